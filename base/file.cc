@@ -1,0 +1,94 @@
+#include "base/file.h"
+
+#include <fcntl.h>
+#include <sys/file.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <cerrno>
+#include <cstring>
+#include <fstream>
+#include <sstream>
+#include <vector>
+
+#include "base/text.h"
+
+namespace wayside {
+
+UniqueFd::~UniqueFd() {
+  if (fd_ >= 0) ::close(fd_);
+}
+
+Error errno_error(std::string_view doing, int error_number) {
+  const ErrorCode code = error_number == ENOSPC || error_number == EDQUOT ? ErrorCode::no_space
+                         : error_number == ENOENT                         ? ErrorCode::not_found
+                                                                          : ErrorCode::io;
+  std::string hint;
+  if (error_number == EACCES || error_number == EPERM) {
+    hint = "give the service's user the right to it (chown, chmod)";
+  } else if (error_number == ENOSPC) {
+    hint = "free some space on this file system";
+  } else if (error_number == EROFS) {
+    hint = "the medium is read-only; copy the directory to a writable one";
+  }
+  return Error{code, cat(doing, ": ", std::strerror(error_number)), hint};
+}
+
+Result<std::string> read_file(const std::string& path) {
+  std::ifstream in(path, std::ios::binary);
+  if (!in) return tl::unexpected<Error>(errno_error(cat("reading ", path), errno));
+  std::ostringstream all;
+  all << in.rdbuf();
+  return std::move(all).str();
+}
+
+bool file_exists(const std::string& path) { return ::access(path.c_str(), F_OK) == 0; }
+
+std::int64_t file_size(const std::string& path) {
+  struct stat st {};
+  return ::stat(path.c_str(), &st) == 0 ? static_cast<std::int64_t>(st.st_size) : 0;
+}
+
+Status rewrite_in_place_and_sync(const std::string& path) {
+  const UniqueFd fd(::open(path.c_str(), O_RDWR | O_CLOEXEC));
+  if (!fd.valid()) return tl::unexpected<Error>(errno_error(cat("opening ", path), errno));
+  std::vector<char> buffer(1 << 16);
+  for (off_t at = 0;;) {
+    const ssize_t n = ::pread(fd.get(), buffer.data(), buffer.size(), at);
+    if (n < 0) return tl::unexpected<Error>(errno_error(cat("reading ", path), errno));
+    if (n == 0) break;
+    if (::pwrite(fd.get(), buffer.data(), static_cast<std::size_t>(n), at) != n) {
+      return tl::unexpected<Error>(errno_error(cat("writing ", path), errno));
+    }
+    at += n;
+  }
+  if (::fsync(fd.get()) != 0) {
+    return tl::unexpected<Error>(errno_error(cat("syncing ", path), errno));
+  }
+  return {};
+}
+
+Status write_ballast(const std::string& path, std::int64_t bytes) {
+  const UniqueFd fd(::open(path.c_str(), O_RDWR | O_CREAT | O_CLOEXEC, 0640));
+  if (!fd.valid()) return tl::unexpected<Error>(errno_error(cat("opening ", path), errno));
+  if (const int e = ::posix_fallocate(fd.get(), 0, static_cast<off_t>(bytes)); e != 0) {
+    ::unlink(path.c_str());
+    return tl::unexpected<Error>(errno_error(cat("allocating ", path), e));
+  }
+  return {};
+}
+
+Result<UniqueFd> lock_file(const std::string& path) {
+  UniqueFd fd(::open(path.c_str(), O_RDWR | O_CREAT | O_CLOEXEC, 0640));
+  if (!fd.valid()) return tl::unexpected<Error>(errno_error(cat("opening ", path), errno));
+  if (::flock(fd.get(), LOCK_EX | LOCK_NB) != 0) {
+    if (errno != EWOULDBLOCK) {
+      return tl::unexpected<Error>(errno_error(cat("locking ", path), errno));
+    }
+    return fail(ErrorCode::busy, cat("another wayside has ", path, " locked"),
+                "only one gateway may use a data_dir; stop the other one, or give this one its own");
+  }
+  return fd;
+}
+
+}  // namespace wayside

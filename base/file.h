@@ -1,0 +1,43 @@
+// Files and descriptors. Thread: pure functions; a UniqueFd has one owner.
+#pragma once
+
+#include <string>
+#include <string_view>
+#include <utility>
+
+#include "base/result.h"
+
+namespace wayside {
+
+class UniqueFd {
+ public:
+  UniqueFd() = default;
+  explicit UniqueFd(int fd) : fd_(fd) {}
+  UniqueFd(UniqueFd&& other) noexcept : fd_(std::exchange(other.fd_, -1)) {}
+  UniqueFd& operator=(UniqueFd&& other) noexcept {
+    std::swap(fd_, other.fd_);
+    return *this;
+  }
+  ~UniqueFd();
+  [[nodiscard]] int get() const { return fd_; }
+  [[nodiscard]] bool valid() const { return fd_ >= 0; }
+
+ private:
+  int fd_ = -1;
+};
+
+// The system's words for errno, with what was being done.
+[[nodiscard]] Error errno_error(std::string_view doing, int error_number);
+[[nodiscard]] Result<std::string> read_file(const std::string& path);
+[[nodiscard]] bool file_exists(const std::string& path);
+// Bytes of the file, or 0 when there is none.
+[[nodiscard]] std::int64_t file_size(const std::string& path);
+// Writes the file's own bytes over themselves and syncs it. After a failed sync the kernel may
+// show bytes that are not on the disk, and believe them clean: this makes them true.
+[[nodiscard]] Status rewrite_in_place_and_sync(const std::string& path);
+// A file of `bytes` really allocated bytes, as ballast.
+[[nodiscard]] Status write_ballast(const std::string& path, std::int64_t bytes);
+// An exclusive flock(2) on `path`, held as long as the descriptor lives; busy when somebody has it.
+[[nodiscard]] Result<UniqueFd> lock_file(const std::string& path);
+
+}  // namespace wayside

@@ -1,0 +1,77 @@
+// Every bound that is not a key of the configuration, with its reason. (Those that are keys are
+// in config/keys.cc with their ranges.)
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+
+namespace wayside::limits {
+
+// --- devices' side -------------------------------------------------------------------------
+// Connections over max_connections that are kept just long enough to be told so.
+inline constexpr std::size_t kRefusedConnectionsMax = 64;
+// A connection that has not sent its CONNECT by then is closed: it holds a descriptor.
+inline constexpr std::int64_t kConnectTimeoutMs = 10'000;
+// A client that does not read: no byte of our output taken for so long, and it is closed.
+inline constexpr std::int64_t kWriteStallMs = 60'000;
+// Output (acknowledgements) held for one connection before its input is no longer read.
+inline constexpr std::size_t kOutputBytesMax = 256 * 1024;
+// Bytes of readings of one connection that wait for their commit before it is no longer read.
+inline constexpr std::size_t kConnectionPendingBytesMax = 2 * 1024 * 1024;
+// Bytes of readings of all connections that wait for their commit before none is read.
+inline constexpr std::size_t kPendingBytesMax = 16 * 1024 * 1024;
+// One read from a socket; what is read in one go is one batch of the writer.
+inline constexpr std::size_t kReadBytes = 64 * 1024;
+// Topics whose route a connection remembers; beyond, it is looked up again.
+inline constexpr std::size_t kTopicCacheMax = 64;
+// MQTT 5 topic aliases a client may use on a connection: each is a topic name in memory.
+inline constexpr std::uint16_t kTopicAliasMax = 32;
+// Levels of a device's topic: a bound for the matcher, far above any real topic.
+inline constexpr std::size_t kTopicLevelsMax = 64;
+// Client ids become rows and log lines.
+inline constexpr std::size_t kClientIdBytesMax = 1024;
+// Wills that wait for their delay interval.
+inline constexpr std::size_t kDelayedWillsMax = 1000;
+
+// --- log -----------------------------------------------------------------------------------
+// SQLite's views stop at 500 arms; the rest is a margin.
+inline constexpr std::int64_t kSegmentsPerChainMax = 400;
+// The schema is parsed by every connection.
+inline constexpr std::int64_t kSegmentsMax = 1000;
+inline constexpr std::int32_t kPartitionsMax = 1000;
+inline constexpr std::size_t kTopicsMax = 500;
+inline constexpr std::size_t kTopicNameBytesMax = 249;  // as in Kafka
+// (client id, MQTT topic) pairs in the dictionary; beyond, records name no source.
+inline constexpr std::int64_t kSourcesMax = 100'000;
+// Sessions kept for absent clients; beyond, the one absent longest is ended.
+inline constexpr std::int64_t kSessionsMax = 100'000;
+// Learnt JSON columns of a topic's view.
+inline constexpr std::size_t kLearntColumnsMax = 32;
+// WAL pages before SQLite checkpoints (4 MB): larger does not write less.
+inline constexpr int kWalAutocheckpointPages = 1000;
+// Above the autocheckpoint, so that the file is kept; below, growing it again costs journal writes.
+inline constexpr std::int64_t kJournalSizeLimitBytes = 16 * 1024 * 1024;
+// Allocated beside the database and given up when the disk is full: at zero free bytes SQLite can
+// neither drop a table nor checkpoint (a trial needed at least 2 MB).
+inline constexpr std::int64_t kBallastBytes = 8 * 1024 * 1024;
+// Ops of one transaction: bounds the time the writer is away.
+inline constexpr std::size_t kOpsPerCommitMax = 20'000;
+// A wall clock that jumps by more than this against the steady one stops retention by time ...
+inline constexpr std::int64_t kClockJumpMs = 5 * 60'000;
+// ... until it has run steadily for so long.
+inline constexpr std::int64_t kClockJumpHoldMs = 10 * 60'000;
+
+// --- readings ------------------------------------------------------------------------------
+// A device's own time is believed from 2010 on ...
+inline constexpr std::int64_t kPlausibleFromMs = 1'262'304'000'000;
+// ... and up to a day ahead of a trusted clock.
+inline constexpr std::int64_t kPlausibleAheadMs = 86'400'000;
+// Keys choose partitions and become columns.
+inline constexpr std::size_t kKeyBytesMax = 4096;
+
+// --- bridge --------------------------------------------------------------------------------
+inline constexpr std::size_t kBridgesMax = 16;
+// What is kept of an upstream's answer, for the log.
+inline constexpr std::size_t kReplyBytesMax = 4096;
+
+}  // namespace wayside::limits

@@ -1,0 +1,147 @@
+// MQTT control packets, 3.1.1 and 5, as bytes: what a server reads and what it writes. No
+// sockets, no state. Source: OASIS MQTT 3.1.1 (2014) and 5.0 (2019), chapters 2 and 3.
+// Thread: pure functions. Views in a decoded packet point into the caller's bytes.
+#pragma once
+
+#include <cstdint>
+#include <optional>
+#include <span>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include <tl/expected.hpp>
+
+namespace wayside::mqtt {
+
+enum class Version : std::uint8_t { v311 = 4, v5 = 5 };
+
+enum class PacketType : std::uint8_t {
+  connect = 1, connack, publish, puback, pubrec, pubrel, pubcomp,
+  subscribe, suback, unsubscribe, unsuback, pingreq, pingresp, disconnect, auth,
+};
+
+// MQTT 5 reason codes (section 2.4) that this server uses.
+enum class Reason : std::uint8_t {
+  success = 0x00,
+  disconnect_with_will = 0x04,
+  no_subscription_existed = 0x11,
+  unspecified = 0x80,
+  malformed_packet = 0x81,
+  protocol_error = 0x82,
+  implementation_specific = 0x83,
+  unsupported_version = 0x84,
+  client_id_not_valid = 0x85,
+  server_unavailable = 0x88,
+  server_busy = 0x89,
+  server_shutting_down = 0x8B,
+  bad_authentication_method = 0x8C,
+  keep_alive_timeout = 0x8D,
+  session_taken_over = 0x8E,
+  topic_name_invalid = 0x90,
+  packet_id_not_found = 0x92,
+  receive_maximum_exceeded = 0x93,
+  topic_alias_invalid = 0x94,
+  packet_too_large = 0x95,
+};
+
+// A packet that cannot be: the reason for the wire and the words for the log. Where a statement
+// of the specification is broken, `what` names it.
+struct Malformed {
+  Reason reason;
+  std::string what;
+};
+template <class T>
+using Decoded = tl::expected<T, Malformed>;
+
+struct FixedHeader {
+  PacketType type;
+  std::uint8_t flags;
+  std::size_t header_bytes;     // of the fixed header itself
+  std::size_t remaining_bytes;  // of what follows
+};
+// Nothing when more bytes are needed.
+[[nodiscard]] Decoded<std::optional<FixedHeader>> decode_fixed_header(
+    std::span<const std::uint8_t> bytes);
+
+struct Will {
+  std::string topic;
+  std::string payload;
+  std::uint8_t qos = 0;
+  bool retain = false;
+  std::uint32_t delay_s = 0;
+};
+
+struct Connect {
+  Version version = Version::v311;
+  bool clean_start = false;  // 3.1.1: CleanSession
+  std::uint16_t keep_alive_s = 0;
+  std::string client_id;
+  std::optional<Will> will;
+  std::uint32_t session_expiry_s = 0;  // 3.1.1: 0 with CleanSession, else for ever
+  bool has_username = false;
+  bool has_authentication_method = false;
+  bool wants_problem_info = true;                // Request Problem Information (3.1.2.11.7)
+  std::uint32_t maximum_packet_bytes = 0xFFFFFFFF;  // the largest packet the client takes
+};
+inline constexpr std::uint32_t kNeverExpires = 0xFFFFFFFF;
+
+struct Publish {
+  std::string_view topic;  // empty with a topic alias
+  std::string_view payload;
+  std::uint16_t packet_id = 0;  // QoS 1 and 2
+  std::uint16_t topic_alias = 0;
+  std::uint8_t qos = 0;
+  bool dup = false;
+  bool retain = false;
+  bool payload_is_text = false;  // payload format indicator 1
+};
+
+struct Pubrel {
+  std::uint16_t packet_id = 0;
+};
+
+struct Subscribe {  // UNSUBSCRIBE too: only the count matters to a server without subscriptions
+  std::uint16_t packet_id = 0;
+  std::size_t filters = 0;
+};
+
+struct Disconnect {
+  Reason reason = Reason::success;
+  std::optional<std::uint32_t> session_expiry_s;
+};
+
+// `body` is what follows the fixed header.
+[[nodiscard]] Decoded<Connect> decode_connect(std::span<const std::uint8_t> body);
+[[nodiscard]] Decoded<Publish> decode_publish(std::uint8_t flags,
+                                              std::span<const std::uint8_t> body, Version version);
+[[nodiscard]] Decoded<Pubrel> decode_pubrel(std::span<const std::uint8_t> body, Version version);
+[[nodiscard]] Decoded<Subscribe> decode_subscribe(std::span<const std::uint8_t> body,
+                                                  Version version);
+[[nodiscard]] Decoded<Subscribe> decode_unsubscribe(std::span<const std::uint8_t> body,
+                                                    Version version);
+[[nodiscard]] Decoded<Disconnect> decode_disconnect(std::span<const std::uint8_t> body,
+                                                    Version version);
+
+// What the server tells in a CONNACK of MQTT 5.
+struct ConnackProperties {
+  std::uint16_t receive_maximum = 65535;
+  std::uint32_t maximum_packet_bytes = 0;
+  std::uint16_t topic_alias_maximum = 0;
+  std::optional<std::uint32_t> session_expiry_s;  // when it is not what the client asked for
+  std::string assigned_client_id;
+};
+void encode_connack_v5(std::string& out, bool session_present, const ConnackProperties& properties);
+void encode_connack_refusal_v5(std::string& out, Reason reason, std::string_view reason_text);
+// 3.1.1: return codes of section 3.2.2.3 (0 accepted, 1 version, 2 identifier, 3 unavailable).
+void encode_connack_v311(std::string& out, bool session_present, std::uint8_t return_code);
+// PUBACK, PUBREC, PUBCOMP: the short form when the reason is success.
+void encode_ack(std::string& out, PacketType type, std::uint16_t packet_id, Version version,
+                Reason reason = Reason::success);
+void encode_suback_refusal(std::string& out, const Subscribe& subscribe, Version version,
+                           bool with_reason_string);
+void encode_unsuback(std::string& out, const Subscribe& unsubscribe, Version version);
+void encode_pingresp(std::string& out);
+void encode_disconnect_v5(std::string& out, Reason reason, std::string_view reason_text);
+
+}  // namespace wayside::mqtt

@@ -1,0 +1,57 @@
+// MQTT 5 properties (section 2.2.2): one table says which packet may carry which, of what type,
+// and whether more than once. Thread: pure functions.
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <string_view>
+
+#include "devices/mqtt/packet.h"
+#include "devices/mqtt/wire.h"
+
+namespace wayside::mqtt {
+
+enum class Property : std::uint8_t {
+  payload_format = 0x01,
+  message_expiry = 0x02,
+  content_type = 0x03,
+  response_topic = 0x08,
+  correlation_data = 0x09,
+  subscription_id = 0x0B,
+  session_expiry = 0x11,
+  assigned_client_id = 0x12,
+  authentication_method = 0x15,
+  authentication_data = 0x16,
+  request_problem_info = 0x17,
+  will_delay = 0x18,
+  request_response_info = 0x19,
+  reason_string = 0x1F,
+  receive_maximum = 0x21,
+  topic_alias_maximum = 0x22,
+  topic_alias = 0x23,
+  user_property = 0x26,
+  maximum_packet_size = 0x27,
+  wildcard_available = 0x28,
+  subscription_id_available = 0x29,
+  shared_available = 0x2A,
+};
+
+// Where a set of properties stands.
+enum PropertyPlace : unsigned {
+  in_connect = 1, in_will = 2, in_publish = 4, in_ack = 8,
+  in_subscribe = 16, in_unsubscribe = 32, in_disconnect = 64,
+};
+
+struct PropertyValue {
+  Property id;
+  std::uint32_t number = 0;  // byte, two, four and variable byte integers
+  std::string_view text;     // strings and binary data; of a pair, the name
+};
+
+// Reads the length and the properties; `each` is called for every one but user properties, and
+// may refuse a value.
+[[nodiscard]] Decoded<bool> read_properties(
+    Reader& reader, PropertyPlace place,
+    const std::function<Decoded<bool>(const PropertyValue&)>& each);
+
+}  // namespace wayside::mqtt

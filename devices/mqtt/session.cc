@@ -1,0 +1,218 @@
+#include "devices/mqtt/session.h"
+
+#include <algorithm>
+
+#include "base/check.h"
+#include "base/text.h"
+
+namespace wayside::mqtt {
+namespace {
+
+std::span<const std::uint8_t> as_bytes(const std::string& s) {
+  return {reinterpret_cast<const std::uint8_t*>(s.data()), s.size()};
+}
+
+}  // namespace
+
+void Session::feed(std::span<const std::uint8_t> bytes) {
+  if (kept_.empty()) {
+    undecoded_ = bytes;
+    return;
+  }
+  kept_.append(reinterpret_cast<const char*>(bytes.data()), bytes.size());
+  undecoded_ = as_bytes(kept_);
+}
+
+void Session::stash() {
+  std::string rest(reinterpret_cast<const char*>(undecoded_.data()), undecoded_.size());
+  kept_ = std::move(rest);  // not in place: undecoded_ may lie in kept_
+  undecoded_ = as_bytes(kept_);
+}
+
+Event Session::next(std::uint64_t ticket) {
+  WS_CHECK(state_ != State::ended && state_ != State::connecting);
+  for (;;) {
+    auto header = decode_fixed_header(undecoded_);
+    if (!header) return end(header.error());
+    if (!*header) break;
+    const FixedHeader h = **header;
+    if (state_ == State::waiting_for_connect && h.type != PacketType::connect) {
+      return end({Reason::protocol_error, "the first packet is not CONNECT [MQTT-3.1.0-1]"});
+    }
+    const std::size_t total = h.header_bytes + h.remaining_bytes;
+    if (total > limits_.packet_bytes_max) {
+      return end({Reason::packet_too_large,
+                  cat("a packet of ", total, " bytes; mqtt.max_packet allows ",
+                      limits_.packet_bytes_max)});
+    }
+    if (undecoded_.size() < total) break;
+    const auto body = undecoded_.subspan(h.header_bytes, h.remaining_bytes);
+    undecoded_ = undecoded_.subspan(total);
+    switch (h.type) {
+      case PacketType::connect: return on_connect(body);
+      case PacketType::publish: return on_publish(h.flags, body, ticket);
+      case PacketType::pubrel: return on_pubrel(body, ticket);
+      default:
+        if (auto event = on_other(h, body)) return std::move(*event);
+    }
+  }
+  stash();
+  return NeedMore{};
+}
+
+Event Session::on_connect(std::span<const std::uint8_t> body) {
+  if (state_ != State::waiting_for_connect) {
+    return end({Reason::protocol_error, "a second CONNECT [MQTT-3.1.0-2]"});
+  }
+  auto connect = decode_connect(body);
+  if (!connect) {
+    // Say it in the words of the client's own version, as far as that is known: the level is
+    // the seventh byte where the protocol name has four letters.
+    const std::uint8_t level = body.size() > 6 && body[1] == 4 ? body[6] : 3;
+    if (level >= 5) {
+      encode_connack_refusal_v5(output_, connect.error().reason, connect.error().what);
+    } else if (connect.error().reason == Reason::unsupported_version) {
+      encode_connack_v311(output_, false, 1);
+    }
+    return end(connect.error());
+  }
+  version_ = connect->version;
+  wants_problem_info_ = connect->wants_problem_info;
+  client_packet_bytes_max_ = connect->maximum_packet_bytes;
+  session_expiry_s_ = connect->session_expiry_s;
+  state_ = State::connecting;
+  return ConnectRequested{std::move(*connect)};
+}
+
+Event Session::on_publish(std::uint8_t flags, std::span<const std::uint8_t> body,
+                          std::uint64_t ticket) {
+  auto decoded = decode_publish(flags, body, version_);
+  if (!decoded) return end(decoded.error());
+  Published event{*decoded, false};
+  Publish& p = event.publish;
+  if (p.topic_alias > 0) {
+    if (p.topic_alias > limits_.topic_alias_maximum) {
+      return end({Reason::topic_alias_invalid,
+                  cat("topic alias ", p.topic_alias, " above the maximum of ",
+                      limits_.topic_alias_maximum, " [MQTT-3.3.2-9]")});
+    }
+    if (!p.topic.empty()) {
+      topic_aliases_[p.topic_alias] = p.topic;
+    } else if (const auto known = topic_aliases_.find(p.topic_alias);
+               known != topic_aliases_.end()) {
+      p.topic = known->second;
+    } else {
+      return end({Reason::protocol_error, cat("topic alias ", p.topic_alias, " names no topic")});
+    }
+  }
+  if (p.qos == 0) return event;
+  if (p.qos == 2 && !qos2_ids_.insert(p.packet_id).second) {
+    event.duplicate = true;
+  } else if (++unacknowledged_ > limits_.receive_maximum && version_ == Version::v5) {
+    return end({Reason::receive_maximum_exceeded,
+                cat("more than ", limits_.receive_maximum,
+                    " PUBLISH packets unacknowledged; mqtt.receive_maximum [MQTT-3.3.4-9]")});
+  }
+  held_.push_back({ticket, p.qos == 1 ? PacketType::puback : PacketType::pubrec, p.packet_id,
+                   Reason::success});
+  return event;
+}
+
+Event Session::on_pubrel(std::span<const std::uint8_t> body, std::uint64_t ticket) {
+  const auto decoded = decode_pubrel(body, version_);
+  if (!decoded) return end(decoded.error());
+  const bool known = qos2_ids_.erase(decoded->packet_id) > 0;
+  held_.push_back({ticket, PacketType::pubcomp, decoded->packet_id,
+                   known ? Reason::success : Reason::packet_id_not_found});
+  return Released{decoded->packet_id, known};
+}
+
+std::optional<Event> Session::on_other(const FixedHeader& header,
+                                       std::span<const std::uint8_t> body) {
+  switch (header.type) {
+    case PacketType::pingreq:
+      if (!body.empty()) return end({Reason::malformed_packet, "PINGREQ with a body (3.12)"});
+      encode_pingresp(output_);
+      return std::nullopt;
+    case PacketType::subscribe: {
+      const auto s = decode_subscribe(body, version_);
+      if (!s) return end(s.error());
+      encode_suback_refusal(output_, *s, version_,
+                            wants_problem_info_ && client_packet_bytes_max_ > 512 + s->filters);
+      return std::nullopt;
+    }
+    case PacketType::unsubscribe: {
+      const auto u = decode_unsubscribe(body, version_);
+      if (!u) return end(u.error());
+      encode_unsuback(output_, *u, version_);
+      return std::nullopt;
+    }
+    case PacketType::disconnect: return on_disconnect(body);
+    case PacketType::auth:
+      return end({Reason::protocol_error, "AUTH without an authentication method [MQTT-4.12.0-6]"});
+    default:
+      // PUBACK, PUBREC and PUBCOMP answer a PUBLISH of ours, and there is none; the others only a
+      // server may send.
+      return end({Reason::protocol_error,
+                  cat("packet type ", static_cast<int>(header.type), " from a client")});
+  }
+}
+
+Event Session::on_disconnect(std::span<const std::uint8_t> body) {
+  const auto d = decode_disconnect(body, version_);
+  if (!d) return end(d.error());
+  if (session_expiry_s_ == 0 && d->session_expiry_s.value_or(0) != 0) {
+    return end({Reason::protocol_error,
+                "DISCONNECT sets a session expiry where CONNECT had 0 (3.14.2.2.2)"});
+  }
+  state_ = State::ended;
+  return Ended{d->reason != Reason::success, true, d->reason, {}, d->session_expiry_s};
+}
+
+Event Session::end(const Malformed& error) {
+  disconnect(error.reason, error.what);
+  return Ended{true, false, error.reason, error.what, std::nullopt};
+}
+
+void Session::accept(const StoredSession& stored, const ConnackProperties& properties) {
+  WS_CHECK(state_ == State::connecting);
+  state_ = State::connected;
+  qos2_ids_.insert(stored.qos2_ids.begin(), stored.qos2_ids.end());
+  if (version_ == Version::v5) {
+    encode_connack_v5(output_, stored.present, properties);
+  } else {
+    encode_connack_v311(output_, stored.present, 0);
+  }
+}
+
+void Session::refuse(Reason reason, std::string_view text) {
+  WS_CHECK(state_ == State::connecting);
+  state_ = State::ended;
+  if (version_ == Version::v5) {
+    encode_connack_refusal_v5(output_, reason, text);
+  } else {
+    encode_connack_v311(output_, false, reason == Reason::client_id_not_valid ? 2 : 3);
+  }
+}
+
+std::size_t Session::release(std::uint64_t ticket) {
+  std::size_t released = 0;
+  while (!held_.empty() && held_.front().ticket <= ticket) {
+    const HeldAck& ack = held_.front();
+    encode_ack(output_, ack.type, ack.packet_id, version_, ack.reason);
+    if (ack.type != PacketType::pubrec && unacknowledged_ > 0) --unacknowledged_;
+    held_.pop_front();
+    ++released;
+  }
+  return released;
+}
+
+void Session::disconnect(Reason reason, std::string_view text) {
+  if (state_ == State::connected && version_ == Version::v5) {
+    const bool room = client_packet_bytes_max_ > text.size() + 16;
+    encode_disconnect_v5(output_, reason, room ? text : std::string_view{});
+  }
+  state_ = State::ended;
+}
+
+}  // namespace wayside::mqtt

@@ -1,0 +1,121 @@
+// One MQTT connection of one client, as a server sees it: bytes in, events and bytes out. It
+// knows no socket, no thread, no clock and no disk. What it must not do before a commit it holds:
+// the acknowledgement of what an event carries leaves only after release(ticket).
+// Source: MQTT 3.1.1 and 5.0, chapters 3 and 4. Thread: one owner (the listener's thread).
+#pragma once
+
+#include <cstdint>
+#include <deque>
+#include <optional>
+#include <span>
+#include <string>
+#include <string_view>
+#include <unordered_map>
+#include <unordered_set>
+#include <variant>
+#include <vector>
+
+#include "devices/mqtt/packet.h"
+
+namespace wayside::mqtt {
+
+struct SessionLimits {
+  std::uint16_t receive_maximum = 1000;  // PUBLISH packets of QoS 1 and 2 not yet acknowledged
+  std::size_t packet_bytes_max = 1 << 20;
+  std::uint16_t topic_alias_maximum = 32;
+};
+
+struct NeedMore {};
+// The client's CONNECT is sound: open its session, then call accept() or refuse().
+struct ConnectRequested {
+  Connect connect;
+};
+// A PUBLISH. The views are valid until the next call. With `duplicate` (a QoS 2 identifier that
+// is already stored) there is nothing to store, but its PUBREC is held like any other.
+struct Published {
+  Publish publish;  // with its topic name, also where the wire had an alias
+  bool duplicate = false;
+};
+// A PUBREL: forget the identifier, durably, before its PUBCOMP leaves.
+struct Released {
+  std::uint16_t packet_id = 0;
+  bool known = false;
+};
+// The connection is over: flush the output, then close.
+struct Ended {
+  bool publish_will = false;
+  bool by_client = false;  // a DISCONNECT, not an error
+  Reason reason = Reason::success;
+  std::string what;                               // for the log; empty after a good DISCONNECT
+  std::optional<std::uint32_t> session_expiry_s;  // when DISCONNECT changed it
+};
+using Event = std::variant<NeedMore, ConnectRequested, Published, Released, Ended>;
+
+// What storage knows of a client when it connects.
+struct StoredSession {
+  bool present = false;
+  std::vector<std::uint16_t> qos2_ids;  // PUBLISH stored, PUBREL not yet seen
+};
+
+class Session {
+ public:
+  explicit Session(const SessionLimits& limits) : limits_(limits) {}
+
+  // Gives bytes to decode; they must stay where they are until next() has returned NeedMore, or
+  // stash() was called.
+  void feed(std::span<const std::uint8_t> bytes);
+  // The next event. The acknowledgement it asks for is held until release(ticket).
+  // REQUIRES: no Ended so far; no ConnectRequested that is not answered.
+  [[nodiscard]] Event next(std::uint64_t ticket);
+  // Keeps what is not decoded yet, before the caller's bytes go away.
+  void stash();
+
+  void accept(const StoredSession& stored, const ConnackProperties& properties);
+  void refuse(Reason reason, std::string_view text);
+  // Everything up to this ticket is committed: its acknowledgements, in order, become output.
+  // Returns how many.
+  std::size_t release(std::uint64_t ticket);
+  // The server ends the connection (MQTT 5: with a DISCONNECT).
+  void disconnect(Reason reason, std::string_view text);
+
+  // Bytes for the client; the caller takes them.
+  [[nodiscard]] std::string& output() { return output_; }
+  [[nodiscard]] bool connected() const { return state_ == State::connected; }
+  [[nodiscard]] Version version() const { return version_; }
+  [[nodiscard]] std::size_t held_acks() const { return held_.size(); }
+  // At the bound a 3.1.1 client, which cannot be told one, is not read for a while.
+  [[nodiscard]] bool at_bound() const { return held_.size() >= limits_.receive_maximum; }
+
+ private:
+  enum class State { waiting_for_connect, connecting, connected, ended };
+  struct HeldAck {
+    std::uint64_t ticket;
+    PacketType type;
+    std::uint16_t packet_id;
+    Reason reason;
+  };
+
+  Event on_connect(std::span<const std::uint8_t> body);
+  Event on_publish(std::uint8_t flags, std::span<const std::uint8_t> body, std::uint64_t ticket);
+  Event on_pubrel(std::span<const std::uint8_t> body, std::uint64_t ticket);
+  // Handles what needs no event; returns Ended, or nothing.
+  std::optional<Event> on_other(const FixedHeader& header, std::span<const std::uint8_t> body);
+  Event on_disconnect(std::span<const std::uint8_t> body);
+  Event end(const Malformed& error);
+
+  SessionLimits limits_;
+  State state_ = State::waiting_for_connect;
+  Version version_ = Version::v311;
+  bool wants_problem_info_ = true;
+  std::uint32_t client_packet_bytes_max_ = 0xFFFFFFFF;
+  std::uint32_t session_expiry_s_ = 0;
+  std::string kept_;                        // bytes of an unfinished packet
+  std::span<const std::uint8_t> undecoded_;  // in kept_, or in the caller's bytes
+  std::string output_;
+  std::deque<HeldAck> held_;
+  std::size_t unacknowledged_ = 0;  // of this connection, as Receive Maximum counts
+  std::unordered_set<std::uint16_t> qos2_ids_;
+  std::unordered_map<std::uint16_t, std::string> topic_aliases_;
+};
+
+}  // namespace wayside::mqtt
