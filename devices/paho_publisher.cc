@@ -1,0 +1,96 @@
+#include "devices/paho_publisher.h"
+
+#include <mqtt/async_client.h>
+
+#include <chrono>
+#include <deque>
+
+#include "base/text.h"
+
+namespace wayside {
+
+struct PahoPublisher::Impl {
+  explicit Impl(const PublisherOptions& o)
+      : options(o),
+        client(cat("tcp://", o.host.find(':') != std::string::npos ? cat("[", o.host, "]") : o.host,
+                   ":", o.port),
+               o.client_id, mqtt::create_options(o.v311 ? MQTTVERSION_3_1_1 : MQTTVERSION_5,
+                                                 o.in_flight_most)) {}
+
+  [[nodiscard]] auto timeout() const { return std::chrono::milliseconds(options.timeout_ms); }
+  [[nodiscard]] static tl::unexpected<Error> failed(std::string_view doing, const std::string& why) {
+    return fail(ErrorCode::unavailable, cat(doing, ": ", why),
+                "is the gateway running, and is this its address? See 'wayside status'");
+  }
+
+  Status wait_oldest() {
+    const auto token = waiting.front();
+    waiting.pop_front();
+    if (!token->wait_for(timeout())) {
+      return failed("publishing", cat("no acknowledgement within ", options.timeout_ms, " ms"));
+    }
+    ++acknowledged;
+    return {};
+  }
+
+  PublisherOptions options;
+  mqtt::async_client client;
+  std::deque<mqtt::delivery_token_ptr> waiting;
+  std::int64_t acknowledged = 0;
+};
+
+PahoPublisher::PahoPublisher(std::unique_ptr<Impl> impl) : impl_(std::move(impl)) {}
+
+PahoPublisher::~PahoPublisher() {
+  try {
+    if (impl_->client.is_connected()) impl_->client.disconnect()->wait_for(impl_->timeout());
+  } catch (const std::exception&) {  // it is going anyway
+  }
+}
+
+Result<std::unique_ptr<PahoPublisher>> PahoPublisher::connect(const PublisherOptions& o) {
+  try {
+    auto impl = std::make_unique<Impl>(o);
+    mqtt::connect_options options;
+    if (o.v311) {
+      options.set_mqtt_version(MQTTVERSION_3_1_1);
+      options.set_clean_session(true);
+    } else {
+      options.set_mqtt_version(MQTTVERSION_5);
+      options.set_clean_start(true);
+    }
+    options.set_max_inflight(o.in_flight_most);
+    options.set_keep_alive_interval(30);
+    options.set_connect_timeout(std::chrono::seconds((o.timeout_ms + 999) / 1000));
+    if (!impl->client.connect(options)->wait_for(impl->timeout())) {
+      return Impl::failed(cat("connecting to ", o.host, ":", o.port), "no answer");
+    }
+    return std::unique_ptr<PahoPublisher>(new PahoPublisher(std::move(impl)));
+  } catch (const std::exception& e) {
+    return Impl::failed(cat("connecting to ", o.host, ":", o.port), e.what());
+  }
+}
+
+Status PahoPublisher::publish(const std::string& topic, const std::string& payload, int qos) {
+  try {
+    while (impl_->waiting.size() >= static_cast<std::size_t>(impl_->options.in_flight_most)) {
+      WS_TRY(impl_->wait_oldest());
+    }
+    impl_->waiting.push_back(
+        impl_->client.publish(topic, payload.data(), payload.size(), qos, false));
+    return {};
+  } catch (const std::exception& e) {
+    return Impl::failed("publishing", e.what());
+  }
+}
+
+Result<std::int64_t> PahoPublisher::drain() {
+  try {
+    while (!impl_->waiting.empty()) WS_TRY(impl_->wait_oldest());
+    return impl_->acknowledged;
+  } catch (const std::exception& e) {
+    return Impl::failed("publishing", e.what());
+  }
+}
+
+}  // namespace wayside
