@@ -1,0 +1,110 @@
+// What callers ask the writer for: a batch of operations that commit together or not at all.
+// Everything that can be refused is refused before a batch is made; inside the transaction only
+// the disk can fail. Thread: a batch has one owner and moves to the writer.
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <string>
+#include <variant>
+#include <vector>
+
+#include "base/ids.h"
+#include "base/result.h"
+#include "storage/record.h"
+
+namespace wayside {
+
+// Who sent a record. Shared by all records of a client on a topic; `id` belongs to the writer.
+struct Source {
+  std::string client_id;
+  std::string mqtt_topic;
+  std::int64_t id = 0;  // row of the dictionary; 0: not looked up yet; -1: it is full
+};
+
+struct Append {
+  TpId tp;
+  Record record;
+  std::shared_ptr<Source> source;
+  Offset offset{};  // out
+};
+
+// Opens a client's MQTT session: what it had comes back, or is deleted for a clean start. A
+// session of expiry 0 leaves no row.
+struct OpenSession {
+  std::string client_id;
+  bool clean_start = false;
+  std::uint32_t expiry_s = 0;
+  bool present = false;                 // out
+  std::int64_t session_id = 0;          // out; 0: it has no row, and needs none
+  std::vector<std::uint16_t> qos2_ids;  // out
+};
+// The client went away; expiry 0 ends the session.
+struct CloseSession {
+  std::int64_t session_id = 0;
+  std::uint32_t expiry_s = 0;
+};
+// A QoS 2 reading is stored (with its Append, in one batch); its PUBREL came.
+struct AddQos2Id {
+  std::int64_t session_id = 0;
+  std::uint16_t packet_id = 0;
+};
+struct RemoveQos2Id {
+  std::int64_t session_id = 0;
+  std::uint16_t packet_id = 0;
+};
+
+// A group's position: the next offset to read of a partition.
+struct CommitOffset {
+  std::string group;
+  TpId tp;
+  Offset next;
+  std::string metadata;
+};
+
+// A bridge's batch before its first send, and its end.
+struct SealedRange {
+  ChainId chain;
+  Seq first;
+  Seq last;
+  std::int64_t rows = 0;
+  std::uint32_t crc = 0;
+  std::vector<TpId> tps;
+};
+struct Seal {
+  std::string bridge;
+  SealedRange range;
+};
+struct Unseal {
+  std::string bridge;
+};
+
+// Adds to a counter of what was refused or set aside.
+struct Count {
+  std::string name;
+  std::int64_t n = 1;
+};
+
+using Op = std::variant<Append, OpenSession, CloseSession, AddQos2Id, RemoveQos2Id, CommitOffset,
+                        Seal, Unseal, Count>;
+
+struct Batch {
+  std::vector<Op> ops;
+  bool flush_now = false;  // do not wait for the linger
+  // Called once, on the writer's thread, after the commit has returned (or failed: then nothing
+  // of the batch is stored). Must not throw, and must not wait.
+  std::function<void(Batch&, const Status&)> done;
+};
+
+// Where batches go: the log, or in tests something worse.
+class BatchSink {
+ public:
+  virtual ~BatchSink() = default;
+  // Batches of one caller commit in the order of their submission. Thread: any.
+  virtual void submit(Batch batch) = 0;
+  // Commits what waits, without its linger. Thread: any.
+  virtual void flush() = 0;
+};
+
+}  // namespace wayside

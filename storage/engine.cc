@@ -1,0 +1,346 @@
+// Opening the database and committing to it. Segments and retention are in segments.cc, topics in
+// topics.cc, MQTT sessions in sessions.cc, views in views.cc.
+#include "storage/engine.h"
+
+#include <sys/statvfs.h>
+#include <unistd.h>
+
+#include <algorithm>
+
+#include "base/check.h"
+#include "base/file.h"
+#include "base/limits.h"
+#include "base/text.h"
+#include "storage/transaction.h"
+#include "storage/views.h"
+
+namespace wayside {
+
+Result<std::unique_ptr<Engine>> Engine::open(const EngineOptions& options, const Clock& clock,
+                                             Logger& logger) {
+  std::unique_ptr<Engine> engine(new Engine(options, clock, logger));
+  WS_TRY(engine->open_database());
+  WS_TRY(ensure_schema(engine->db_, clock));
+  WS_TRY(engine->prepare_statements());
+  WS_TRY(engine->load());
+  WS_TRY(engine->start_epoch());
+  engine->keep_ballast();
+  return engine;
+}
+
+Status Engine::open_database() {
+  if (options_.vfs.empty()) {
+    // At zero free bytes SQLite can do nothing, not even open: the ballast makes room.
+    struct statvfs fs {};
+    const std::string ballast = options_.path + ".ballast";
+    if (::statvfs(options_.path.c_str(), &fs) == 0 && file_exists(ballast) &&
+        static_cast<std::int64_t>(fs.f_bavail) * static_cast<std::int64_t>(fs.f_frsize) <
+            limits::kBallastBytes / 8) {
+      ::unlink(ballast.c_str());
+      logger_.warning("the disk is full; the ballast file is given up to be able to start");
+    }
+  }
+  WS_ASSIGN(db_, Database::open(options_.path, OpenMode::read_write_create, options_.vfs));
+  WS_TRY(db_.exec("PRAGMA busy_timeout=1000"));
+  WS_TRY(db_.exec("PRAGMA page_size=4096"));
+  WS_TRY(db_.exec("PRAGMA auto_vacuum=NONE"));
+  // Before anything is written: a database of a newer version is left as it is.
+  WS_ASSIGN(const std::int64_t pages, db_.number("PRAGMA page_count"));
+  if (pages > 0) WS_TRY(check_schema(db_));
+  WS_TRY(db_.exec("PRAGMA journal_mode=WAL"));
+  WS_TRY(db_.exec("PRAGMA synchronous=FULL"));
+  // Debian's SQLite overwrites dropped pages with zeros; through the WAL a drop would cost as
+  // much as it frees.
+  WS_TRY(db_.exec("PRAGMA secure_delete=OFF"));
+  WS_TRY(db_.exec(cat("PRAGMA wal_autocheckpoint=", limits::kWalAutocheckpointPages)));
+  WS_TRY(db_.exec(cat("PRAGMA journal_size_limit=", limits::kJournalSizeLimitBytes)));
+  WS_TRY(db_.exec("PRAGMA temp_store=MEMORY"));
+  WS_TRY(db_.exec("PRAGMA cache_size=-4096"));
+  if (options_.budget_bytes > 0) {
+    const std::int64_t most =
+        std::max<std::int64_t>((options_.budget_bytes - limits::kJournalSizeLimitBytes) / 4096, 256);
+    WS_TRY(db_.exec(cat("PRAGMA max_page_count=", most)));
+  }
+  return settle_wal();
+}
+
+// After a failed sync the kernel may show WAL bytes that are not on the disk, and an append behind
+// them would be lost with them. So before the first acknowledgement everything the WAL shows is
+// copied into the database, synced, and the WAL is emptied.
+Status Engine::settle_wal() {
+  WS_ASSIGN(const std::int64_t busy, db_.number("PRAGMA wal_checkpoint(TRUNCATE)"));
+  if (busy == 0 || !options_.vfs.empty()) return {};
+  // Somebody reads an old snapshot. The same bytes written again are dirty again, and synced.
+  logger_.warning("another program reads the database while it opens; its WAL is synced in place");
+  return rewrite_in_place_and_sync(options_.path + "-wal");
+}
+
+Status Engine::prepare_statements() {
+  const auto keep = [&](Statement& s, std::string_view sql) -> Status {
+    WS_ASSIGN(s, db_.prepare(sql, true));
+    return {};
+  };
+  WS_TRY(keep(begin_, "BEGIN IMMEDIATE"));
+  WS_TRY(keep(commit_, "COMMIT"));
+  WS_TRY(keep(rollback_, "ROLLBACK"));
+  WS_TRY(keep(find_source_, "SELECT src FROM _ws_sources WHERE client_id=?1 AND mqtt_topic=?2"));
+  WS_TRY(keep(add_source_, "INSERT INTO _ws_sources(client_id, mqtt_topic) VALUES(?1, ?2) "
+                           "RETURNING src"));
+  WS_TRY(keep(add_qos2_, "INSERT OR IGNORE INTO _ws_qos2 VALUES(?1, ?2)"));
+  WS_TRY(keep(remove_qos2_, "DELETE FROM _ws_qos2 WHERE session_id=?1 AND packet_id=?2"));
+  WS_TRY(keep(commit_offset_,
+              "INSERT OR REPLACE INTO _ws_consumer_offsets"
+              "(group_id, tp, committed_offset, metadata, commit_ms) VALUES(?1, ?2, ?3, ?4, ?5)"));
+  return keep(count_, "INSERT INTO _ws_counters VALUES(?1, ?2) "
+                      "ON CONFLICT(name) DO UPDATE SET value = value + excluded.value");
+}
+
+Status Engine::load() {
+  WS_ASSIGN(catalog_, Catalog::load(db_));
+  std::int32_t most = 0;
+  for (const Topic& t : catalog_.topics()) {
+    for (const Partition& p : t.partitions) most = std::max(most, p.tp.value);
+  }
+  Positions positions;
+  positions.next_offset.assign(static_cast<std::size_t>(most) + 1, 0);
+  WS_ASSIGN(positions.next_seq, db_.number("SELECT max(next_seq) FROM _ws_epochs"));
+  positions_ = std::move(positions);
+  chains_.clear();
+  WS_ASSIGN(Statement s, db_.prepare("SELECT chain, retention_ms, retention_bytes, segment_rows "
+                                     "FROM _ws_chains ORDER BY chain"));
+  for (;;) {
+    WS_ASSIGN(const bool row, s.step());
+    if (!row) break;
+    Chain c;
+    c.id = ChainId(static_cast<std::int32_t>(s.integer(0)));
+    c.retention_ms = s.integer(1);
+    c.retention_bytes = s.integer(2);
+    c.segment_rows = s.integer(3);
+    SegmentStats stats;
+    WS_TRY(load_chain(c, stats));
+    chains_.push_back(std::move(c));
+    positions_.open.push_back(stats);
+  }
+  chain_of_.assign(positions_.next_offset.size(), 0);
+  for (const Topic& t : catalog_.topics()) {
+    const auto it = std::find_if(chains_.begin(), chains_.end(),
+                                 [&](const Chain& c) { return c.id == t.chain; });
+    if (it == chains_.end()) return fail(ErrorCode::corrupt, cat("topic ", t.name, " has no chain"));
+    for (const Partition& p : t.partitions) {
+      chain_of_[static_cast<std::size_t>(p.tp.value)] =
+          static_cast<std::size_t>(it - chains_.begin());
+    }
+  }
+  WS_ASSIGN(sources_, db_.number("SELECT count(*) FROM _ws_sources"));
+  return {};
+}
+
+// Next offsets are what the open segment started with, plus what a scan of it finds: at most one
+// segment is read, however long the log is.
+Status Engine::load_chain(Chain& chain, SegmentStats& stats) {
+  WS_ASSIGN(Statement s, db_.prepare("SELECT segment, opened_ms, clock_trusted, first_seq, last_seq,"
+                                     " bytes, max_append_ms, indexed FROM _ws_segments"
+                                     " WHERE chain=?1 ORDER BY segment"));
+  s.bind(1, chain.id.value);
+  bool open = false;
+  for (;;) {
+    WS_ASSIGN(const bool row, s.step());
+    if (!row) break;
+    if (s.is_null(4)) {
+      open = true;
+      chain.segment = s.integer(0);
+      chain.opened_ms = s.integer(1);
+      chain.clock_trusted = s.integer(2) != 0;
+      stats.first_seq = s.integer(3);
+    } else {
+      chain.closed.push_back(
+          {s.integer(0), s.integer(5), s.integer(6), s.integer(2) != 0, s.integer(7) != 0});
+      positions_.next_seq = std::max(positions_.next_seq, s.integer(4) + 1);
+    }
+  }
+  if (!open) return fail(ErrorCode::corrupt, cat("chain ", chain.id.value, " has no open segment"));
+  positions_.next_seq = std::max(positions_.next_seq, stats.first_seq);
+
+  const std::string table = segment_table(chain.id, chain.segment);
+  WS_ASSIGN(Statement starts, db_.prepare("SELECT tp, next_offset FROM _ws_segment_starts "
+                                          "WHERE chain=?1 AND segment=?2"));
+  starts.bind(1, chain.id.value).bind(2, chain.segment);
+  for (;;) {
+    WS_ASSIGN(const bool row, starts.step());
+    if (!row) break;
+    positions_.next_offset.at(static_cast<std::size_t>(starts.integer(0))) = starts.integer(1);
+  }
+  WS_ASSIGN(Statement scan,
+            db_.prepare(cat("SELECT tp, max(\"offset\")+1, count(*), max(seq)+1,"
+                            " sum(ifnull(length(CAST(key AS BLOB)),0)"
+                            " + ifnull(length(CAST(value AS BLOB)),0) + ifnull(length(headers),0)),"
+                            " min(ts), max(ts), min(append_ms), max(append_ms) FROM ",
+                            table, " GROUP BY tp")));
+  for (;;) {
+    WS_ASSIGN(const bool row, scan.step());
+    if (!row) break;
+    positions_.next_offset.at(static_cast<std::size_t>(scan.integer(0))) = scan.integer(1);
+    positions_.next_seq = std::max(positions_.next_seq, scan.integer(3));
+    const bool first = stats.rows == 0;
+    stats.rows += scan.integer(2);
+    stats.bytes += scan.integer(4);
+    stats.min_ts = first ? scan.integer(5) : std::min(stats.min_ts, scan.integer(5));
+    stats.max_ts = first ? scan.integer(6) : std::max(stats.max_ts, scan.integer(6));
+    stats.min_append_ms = first ? scan.integer(7) : std::min(stats.min_append_ms, scan.integer(7));
+    stats.max_append_ms = first ? scan.integer(8) : std::max(stats.max_append_ms, scan.integer(8));
+  }
+  WS_ASSIGN(chain.insert,
+            db_.prepare(cat("INSERT INTO ", table, " VALUES(?1,?2,?3,?4,?5,?6,?7,?8,?9,?10,?11)"),
+                        true));
+  return {};
+}
+
+Status Engine::start_epoch() {
+  WS_TRY(transaction([&]() -> Status {
+    WS_ASSIGN(Statement s,
+              db_.prepare("INSERT INTO _ws_epochs(started_ms, clock_trusted, next_seq) "
+                          "VALUES(?1, ?2, ?3)"));
+    s.bind(1, clock_.wall_ms()).bind(2, clock_.trusted() ? 1 : 0).bind(3, positions_.next_seq);
+    WS_TRY(s.run());
+    // The connections that the last run had are gone; a session of expiry 0 went with its own.
+    WS_TRY(db_.exec(cat("UPDATE _ws_sessions SET disconnected_ms=", clock_.wall_ms(),
+                        " WHERE disconnected_ms IS NULL")));
+    WS_TRY(db_.exec("DELETE FROM _ws_sessions WHERE expiry_s=0"));
+    return db_.exec("DELETE FROM _ws_qos2 WHERE session_id NOT IN "
+                    "(SELECT session_id FROM _ws_sessions)");
+  }));
+  WS_ASSIGN(identity_, read_identity(db_));
+  return {};
+}
+
+Status Engine::begin() {
+  const bool trusted = clock_.trusted();
+  for (std::size_t i = 0; i < chains_.size(); ++i) {
+    if (chains_[i].clock_trusted != trusted) WS_TRY(roll(i));
+  }
+  append_ms_ = clock_.wall_ms();
+  return begin_.run();
+}
+
+Status Engine::commit(std::span<Batch> group) {
+  const Positions before = positions_;
+  new_sources_.clear();
+  const auto apply_all = [&]() -> Status {
+    for (Batch& batch : group) {
+      for (Op& op : batch.ops) {
+        WS_TRY(std::visit([&](auto& o) { return apply(o); }, op));
+      }
+    }
+    return {};
+  };
+  Status status = finish(apply_all());
+  if (!status) {
+    positions_ = before;
+    for (const auto& source : new_sources_) source->id = 0;
+    sources_ -= static_cast<std::int64_t>(new_sources_.size());
+  }
+  return status;
+}
+
+// Commits, or rolls back; an error of either is the transaction's.
+Status Engine::finish(Status status) {
+  if (status) status = commit_.run();
+  // A failed COMMIT may or may not have rolled back by itself.
+  if (!status && db_.in_transaction()) {
+    if (auto rolled = rollback_.run(); !rolled) logger_.error(rolled.error().text());
+  }
+  return status;
+}
+
+Status Engine::apply(Append& op) {
+  const auto tp = static_cast<std::size_t>(op.tp.value);
+  WS_CHECK(tp < chain_of_.size());
+  const std::size_t place = chain_of_[tp];
+  Chain& chain = chains_[place];
+  SegmentStats& stats = positions_.open[place];
+  Record& r = op.record;
+  if (op.source && op.source->id == 0) WS_TRY(resolve(op.source));
+  if (r.timestamp_ms == kNoTimestamp) r.timestamp_ms = append_ms_;
+  if (!chain.clock_trusted) r.attributes |= kClockUntrusted;
+  op.offset = Offset(positions_.next_offset[tp]++);
+  const std::int64_t seq = positions_.next_seq++;
+  Statement& s = chain.insert;
+  s.bind(1, seq).bind(2, op.tp.value).bind(3, op.offset.value).bind(4, r.timestamp_ms);
+  s.bind(5, append_ms_).bind_bytes(6, r.key).bind_bytes(7, r.value);
+  if (r.headers.empty()) {
+    s.bind_null(8);
+  } else {
+    s.bind_blob(8, r.headers);
+  }
+  s.bind(9, r.attributes);
+  if (op.source && op.source->id > 0) {
+    s.bind(10, op.source->id);
+  } else {
+    s.bind_null(10);
+  }
+  s.bind(11, record_crc(op.tp, op.offset, append_ms_, r));
+  WS_TRY(s.run());
+  const bool first = stats.rows++ == 0;
+  stats.bytes += static_cast<std::int64_t>((r.key ? r.key->size() : 0) +
+                                           (r.value ? r.value->size() : 0) + r.headers.size());
+  stats.min_ts = first ? r.timestamp_ms : std::min(stats.min_ts, r.timestamp_ms);
+  stats.max_ts = first ? r.timestamp_ms : std::max(stats.max_ts, r.timestamp_ms);
+  stats.min_append_ms = first ? append_ms_ : std::min(stats.min_append_ms, append_ms_);
+  stats.max_append_ms = first ? append_ms_ : std::max(stats.max_append_ms, append_ms_);
+  return {};
+}
+
+Status Engine::resolve(const std::shared_ptr<Source>& shared) {
+  Source& source = *shared;
+  find_source_.bind_text(1, source.client_id).bind_text(2, source.mqtt_topic);
+  WS_ASSIGN(const bool known, find_source_.step());
+  if (known) {
+    source.id = find_source_.integer(0);
+    find_source_.reset();
+    return {};
+  }
+  if (sources_ >= limits::kSourcesMax) {
+    logger_.repeated(LogLevel::warning, "sources",
+                     cat("the dictionary of sources is full (", limits::kSourcesMax,
+                         " pairs of client id and MQTT topic); records of new ones name no source"));
+    source.id = -1;
+    return {};
+  }
+  add_source_.bind_text(1, source.client_id).bind_text(2, source.mqtt_topic);
+  WS_ASSIGN(const bool row, add_source_.step());
+  WS_CHECK(row);
+  source.id = add_source_.integer(0);
+  add_source_.reset();
+  ++sources_;
+  new_sources_.push_back(shared);
+  return {};
+}
+
+Status Engine::apply(CommitOffset& op) {
+  commit_offset_.bind_text(1, op.group).bind(2, op.tp.value).bind(3, op.next.value);
+  return commit_offset_.bind_text(4, op.metadata).bind(5, append_ms_).run();
+}
+
+Status Engine::apply(Count& op) { return count_.bind_text(1, op.name).bind(2, op.n).run(); }
+
+Status Engine::apply(Seal& op) {
+  std::string tps = "[";
+  for (const TpId tp : op.range.tps) tps += cat(tps.size() > 1 ? "," : "", tp.value);
+  tps += "]";
+  WS_ASSIGN(Statement s, db_.prepare("INSERT OR REPLACE INTO _ws_sealed VALUES"
+                                     "(?1,?2,?3,?4,?5,?6,?7,?8)"));
+  s.bind_text(1, op.bridge).bind(2, op.range.chain.value).bind(3, op.range.first.value);
+  s.bind(4, op.range.last.value).bind(5, op.range.rows).bind(6, op.range.crc);
+  return s.bind_text(7, tps).bind(8, append_ms_).run();
+}
+
+Status Engine::apply(Unseal& op) {
+  WS_ASSIGN(Statement s, db_.prepare("DELETE FROM _ws_sealed WHERE bridge=?1"));
+  return s.bind_text(1, op.bridge).run();
+}
+
+Offset Engine::next_offset(TpId tp) const {
+  return Offset(positions_.next_offset.at(static_cast<std::size_t>(tp.value)));
+}
+
+}  // namespace wayside

@@ -1,0 +1,151 @@
+// The writer's side of the log: the only read-write connection, the next offsets, the open
+// segments, and what is done to them: commit a group of batches, roll, index, retention, views.
+// Nothing here waits or starts a thread, so a test can drive it step by step.
+// Thread: one owner (the writer thread of storage/log.h).
+#pragma once
+
+#include <cstdint>
+#include <map>
+#include <memory>
+#include <span>
+#include <string>
+#include <unordered_map>
+#include <vector>
+
+#include "base/clock.h"
+#include "base/log.h"
+#include "storage/batch.h"
+#include "storage/catalog.h"
+#include "storage/schema.h"
+#include "storage/sqlite.h"
+
+namespace wayside {
+
+struct EngineOptions {
+  std::string path;                     // of wayside.db
+  std::string vfs;                      // for tests; empty: the system's
+  std::int64_t budget_bytes = 0;        // database and WAL together; 0: as large as the disk
+  std::int64_t segment_rows = 100'000;
+  std::int64_t segment_bytes = 64 << 20;
+};
+
+class Engine {
+ public:
+  [[nodiscard]] static Result<std::unique_ptr<Engine>> open(const EngineOptions& options,
+                                                            const Clock& clock, Logger& logger);
+
+  // Brings topics to what the configuration wants; creates, never deletes. Returns warnings.
+  [[nodiscard]] Result<std::vector<std::string>> ensure_topics(std::span<const TopicSpec> specs);
+
+  // Takes the write lock, with all that must be settled before a transaction (a roll when the
+  // clock's trust changed). `busy`: somebody else has the lock; try again.
+  [[nodiscard]] Status begin();
+  // Applies and commits, synced; on an error nothing of it happened, neither on disk nor here.
+  // REQUIRES: begin() succeeded.
+  [[nodiscard]] Status commit(std::span<Batch> group);
+
+  // Rolls segments that are full; cheap when none is. Called after every commit.
+  [[nodiscard]] Status roll_full_segments();
+  // One bounded step of what can wait for an idle moment. True: there is more to do at once.
+  [[nodiscard]] Result<bool> maintain();
+  // After `no_space`: gives up the ballast, then the oldest closed segment.
+  [[nodiscard]] Status free_space();
+
+  [[nodiscard]] const Catalog& catalog() const { return catalog_; }
+  [[nodiscard]] const Identity& identity() const { return identity_; }
+  [[nodiscard]] Offset next_offset(TpId tp) const;
+
+ private:
+  // What a segment says of its records; of an open one, kept here and written when it closes.
+  struct SegmentStats {
+    std::int64_t first_seq = 0, rows = 0, bytes = 0;
+    std::int64_t min_ts = 0, max_ts = 0, min_append_ms = 0, max_append_ms = 0;
+  };
+  struct ClosedSegment {
+    std::int64_t segment = 0, bytes = 0, max_append_ms = 0;
+    bool clock_trusted = false, indexed = false;
+  };
+  struct Chain {
+    ChainId id;
+    std::int64_t retention_ms = kForever, retention_bytes = kUnbounded, segment_rows = 0;
+    std::int64_t segment = 0, opened_ms = 0;  // of the open one
+    bool clock_trusted = false;
+    std::vector<ClosedSegment> closed;  // oldest first
+    Statement insert;                   // into the open one
+  };
+  // All that a transaction moves in memory: copied before it, put back when it fails.
+  struct Positions {
+    std::int64_t next_seq = 0;
+    std::vector<std::int64_t> next_offset;  // by tp
+    std::vector<SegmentStats> open;         // by place in chains_
+  };
+
+  Engine(const EngineOptions& options, const Clock& clock, Logger& logger)
+      : options_(options), clock_(clock), logger_(logger) {}
+  [[nodiscard]] Status open_database();
+  [[nodiscard]] Status settle_wal();
+  [[nodiscard]] Status start_epoch();
+  [[nodiscard]] Status load();
+  [[nodiscard]] Status load_chain(Chain& chain, SegmentStats& stats);
+  [[nodiscard]] Status prepare_statements();
+  // Runs `work` between BEGIN IMMEDIATE and COMMIT; rolls back when either fails.
+  template <class Work>
+  [[nodiscard]] Status transaction(Work work);
+  [[nodiscard]] Status finish(Status status);
+
+  [[nodiscard]] Status apply(Append& op);
+  [[nodiscard]] Status apply(OpenSession& op);
+  [[nodiscard]] Status apply(CloseSession& op);
+  [[nodiscard]] Status apply(AddQos2Id& op);
+  [[nodiscard]] Status apply(RemoveQos2Id& op);
+  [[nodiscard]] Status apply(CommitOffset& op);
+  [[nodiscard]] Status apply(Seal& op);
+  [[nodiscard]] Status apply(Unseal& op);
+  [[nodiscard]] Status apply(Count& op);
+  [[nodiscard]] Status resolve(const std::shared_ptr<Source>& source);
+  [[nodiscard]] Status end_session(std::int64_t session_id);
+
+  [[nodiscard]] Status create_topic(const TopicSpec& spec);
+  [[nodiscard]] Status alter_topic(const Topic& topic, const TopicSpec& spec,
+                                   std::vector<std::string>& warnings);
+  [[nodiscard]] Result<ChainId> chain_for(const TopicSpec& spec);
+  [[nodiscard]] Status add_partitions(TopicId id, std::int32_t from, std::int32_t to);
+
+  [[nodiscard]] Status open_segment(ChainId chain, std::int64_t segment);
+  [[nodiscard]] Status roll(std::size_t chain);
+  [[nodiscard]] bool may_roll(std::size_t chain) const;
+  [[nodiscard]] bool is_full(std::size_t chain) const;
+  [[nodiscard]] bool is_old(std::size_t chain) const;
+  [[nodiscard]] Status drop_oldest(std::size_t chain, std::string_view why);
+  [[nodiscard]] Status move_log_starts(const Topic& topic, std::int64_t segment);
+  [[nodiscard]] Result<bool> build_one_index();
+  [[nodiscard]] Result<bool> apply_retention();
+  [[nodiscard]] Result<bool> apply_topic_retention(std::int64_t now_ms);
+  [[nodiscard]] Status expire_sessions();
+  [[nodiscard]] Result<bool> refresh_views();
+  [[nodiscard]] Result<bool> learn_columns();
+  [[nodiscard]] bool time_is_steady();
+  [[nodiscard]] bool over_budget();
+  void keep_ballast();
+
+  EngineOptions options_;
+  const Clock& clock_;
+  Logger& logger_;
+  Database db_;
+  Identity identity_;
+  Catalog catalog_;
+  std::vector<Chain> chains_;
+  std::vector<std::size_t> chain_of_;  // by tp: place in chains_
+  Positions positions_;
+  bool views_stale_ = true;
+  std::map<TopicId, std::int64_t> learn_at_;  // records of a topic at which its columns are learnt
+  std::int64_t append_ms_ = 0;                // of the running transaction
+  std::int64_t sources_ = 0;
+  std::vector<std::shared_ptr<Source>> new_sources_;  // of the running transaction
+  std::int64_t last_retention_ms_ = 0;                // steady
+  std::int64_t anchor_wall_ms_ = 0, anchor_steady_ms_ = 0, steady_since_ms_ = INT64_MIN;
+  Statement begin_, commit_, rollback_, find_source_, add_source_, add_qos2_, remove_qos2_,
+      commit_offset_, count_;
+};
+
+}  // namespace wayside

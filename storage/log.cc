@@ -1,0 +1,206 @@
+#include "storage/log.h"
+
+#include <chrono>
+
+#include "base/limits.h"
+#include "base/text.h"
+
+namespace wayside {
+namespace {
+
+using std::chrono::milliseconds;
+using std::chrono::steady_clock;
+
+constexpr auto kIdleStep = milliseconds(250);  // how often an idle writer looks for other work
+
+std::size_t bytes_of(const Batch& batch) {
+  std::size_t bytes = 0;
+  for (const Op& op : batch.ops) {
+    if (const auto* a = std::get_if<Append>(&op)) {
+      bytes += (a->record.value ? a->record.value->size() : 0) + a->record.headers.size() + 64;
+    }
+  }
+  return bytes;
+}
+
+}  // namespace
+
+Result<std::unique_ptr<Log>> Log::open(const EngineOptions& options, const CommitPolicy& policy,
+                                       std::span<const TopicSpec> topics, const Clock& clock,
+                                       Logger& logger) {
+  WS_ASSIGN(auto engine, Engine::open(options, clock, logger));
+  WS_ASSIGN(const auto warnings, engine->ensure_topics(topics));
+  for (const std::string& w : warnings) logger.warning(w);
+  // The views stand before the first reading does.
+  WS_ASSIGN([[maybe_unused]] const bool more, engine->maintain());
+  return std::unique_ptr<Log>(new Log(std::move(engine), policy, options.path, logger));
+}
+
+Log::Log(std::unique_ptr<Engine> engine, const CommitPolicy& policy, const std::string& path,
+         Logger& logger)
+    : policy_(policy),
+      path_(path),
+      logger_(logger),
+      engine_(std::move(engine)),
+      identity_(engine_->identity()),
+      catalog_(engine_->catalog()),
+      writer_([this](std::stop_token stop) { run(stop); }) {}
+
+Log::~Log() {
+  writer_.request_stop();
+  wake_.notify_all();
+  writer_.join();
+}
+
+void Log::submit(Batch batch) {
+  const std::size_t bytes = bytes_of(batch);
+  bool wake = false;
+  {
+    const MutexLock lock(mutex_);
+    wake = queue_.empty() || batch.flush_now;
+    if (queue_.empty()) oldest_ = steady_clock::now();
+    flush_ = flush_ || batch.flush_now;
+    stats_.queued_ops += static_cast<std::int64_t>(batch.ops.size());
+    stats_.queued_bytes += static_cast<std::int64_t>(bytes);
+    queue_.push_back(std::move(batch));
+    wake = wake || stats_.queued_ops >= static_cast<std::int64_t>(policy_.records) ||
+           stats_.queued_bytes >= static_cast<std::int64_t>(policy_.bytes);
+  }
+  if (wake) wake_.notify_one();
+}
+
+void Log::flush() {
+  {
+    const MutexLock lock(mutex_);
+    if (queue_.empty()) return;
+    flush_ = true;
+  }
+  wake_.notify_one();
+}
+
+WriterStats Log::stats() const {
+  const MutexLock lock(mutex_);
+  return stats_;
+}
+
+std::int64_t Log::wait_for_commit(std::int64_t seen, std::int64_t timeout_ms,
+                                  std::stop_token stop) {
+  mutex_.lock();
+  committed_.wait_for(mutex_, stop, milliseconds(timeout_ms),
+                      [&] { return stats_.commits > seen; });
+  const std::int64_t commits = stats_.commits;
+  mutex_.unlock();
+  return commits;
+}
+
+bool Log::due(steady_clock::time_point now) const {
+  return !queue_.empty() &&
+         (flush_ || stats_.queued_ops >= static_cast<std::int64_t>(policy_.records) ||
+          stats_.queued_bytes >= static_cast<std::int64_t>(policy_.bytes) ||
+          now - oldest_ >= milliseconds(policy_.linger_ms));
+}
+
+std::vector<Batch> Log::next_group(std::stop_token stop, bool idle_work) {
+  std::vector<Batch> group;
+  const auto idle_until = steady_clock::now() + (idle_work ? milliseconds(0) : kIdleStep);
+  mutex_.lock();
+  for (;;) {
+    const auto now = steady_clock::now();
+    stats_.heartbeat_steady_ms =
+        std::chrono::duration_cast<milliseconds>(now.time_since_epoch()).count();
+    if (due(now) || stop.stop_requested()) break;
+    if (queue_.empty() && now >= idle_until) break;
+    const auto until =
+        queue_.empty() ? idle_until : oldest_ + milliseconds(policy_.linger_ms);
+    wake_.wait_until(mutex_, stop, until, [&] { return due(steady_clock::now()); });
+  }
+  std::size_t ops = 0, bytes = 0;
+  while (!queue_.empty() && ops < limits::kOpsPerCommitMax) {
+    ops += queue_.front().ops.size();
+    bytes += bytes_of(queue_.front());
+    group.push_back(std::move(queue_.front()));
+    queue_.pop_front();
+  }
+  stats_.queued_ops -= static_cast<std::int64_t>(ops);
+  stats_.queued_bytes -= static_cast<std::int64_t>(bytes);
+  if (queue_.empty()) {
+    flush_ = false;
+  } else {
+    oldest_ = steady_clock::now();
+  }
+  mutex_.unlock();
+  return group;
+}
+
+void Log::run(std::stop_token stop) {
+  bool idle_work = false;
+  for (;;) {
+    std::vector<Batch> group = next_group(stop, idle_work);
+    if (!group.empty()) {
+      commit_group(group, stop);
+      if (auto rolled = engine_->roll_full_segments(); !rolled) {
+        logger_.repeated(LogLevel::error, "roll", rolled.error().text());
+      }
+    } else if (stop.stop_requested()) {
+      return;
+    } else {
+      idle_work = maintain();
+    }
+  }
+}
+
+bool Log::maintain() {
+  const auto more = engine_->maintain();
+  if (more) return *more;
+  logger_.repeated(LogLevel::error, "maintain", more.error().text());
+  return false;
+}
+
+void Log::commit_group(std::vector<Batch>& group, std::stop_token stop) {
+  const Status status = try_commit(group, stop);
+  std::int64_t records = 0;
+  for (const Batch& b : group) {
+    for (const Op& op : b.ops) records += std::holds_alternative<Append>(op) ? 1 : 0;
+  }
+  {
+    const MutexLock lock(mutex_);
+    if (status) {
+      ++stats_.commits;
+      stats_.records += records;
+    } else {
+      ++stats_.failed_commits;
+      stats_.last_error = status.error().text();
+    }
+  }
+  if (status) {
+    committed_.notify_all();
+  } else {
+    logger_.repeated(LogLevel::error, "commit",
+                     cat("a commit failed, nothing of it is stored or acknowledged: ",
+                         status.error().text()));
+  }
+  for (Batch& b : group) {
+    if (b.done) b.done(b, status);
+  }
+  if (!status && status.error().code == ErrorCode::no_space) {
+    if (auto freed = engine_->free_space(); !freed) {
+      logger_.repeated(LogLevel::error, "free_space", freed.error().text());
+    }
+  }
+}
+
+Status Log::try_commit(std::vector<Batch>& group, std::stop_token stop) {
+  bool nothing = true;
+  for (const Batch& b : group) nothing = nothing && b.ops.empty();
+  if (nothing) return {};
+  for (;;) {
+    const Status begun = engine_->begin();
+    if (begun) return engine_->commit(group);
+    // A lock that another program holds is waited out: nothing has been applied yet.
+    if (begun.error().code != ErrorCode::busy || stop.stop_requested()) return begun;
+    logger_.repeated(LogLevel::warning, "busy",
+                     "another program holds the database's write lock; readings wait for it");
+  }
+}
+
+}  // namespace wayside

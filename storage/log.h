@@ -1,0 +1,89 @@
+// The log, as the program uses it: batches go in from any thread, one writer thread commits them
+// in groups, each synced, and tells each batch's caller after the commit has returned.
+// Source of the policy: docs/ARCHITECTURE.md, "The write path".
+// Thread: submit, flush, backlog and wait_for_commit from any thread; the rest as noted.
+#pragma once
+
+#include <atomic>
+#include <condition_variable>
+#include <cstdint>
+#include <deque>
+#include <memory>
+#include <span>
+#include <stop_token>
+#include <string>
+#include <thread>
+#include <vector>
+
+#include "base/mutex.h"
+#include "storage/batch.h"
+#include "storage/engine.h"
+
+namespace wayside {
+
+struct CommitPolicy {
+  std::int64_t linger_ms = 100;      // how long the oldest may wait for company
+  std::size_t records = 500;         // this many waiting are committed at once
+  std::size_t bytes = 256 * 1024;    // so many bytes, too
+};
+
+// What the writer did since it started; for status and benchmarks.
+struct WriterStats {
+  std::int64_t commits = 0, records = 0, failed_commits = 0;
+  std::int64_t queued_ops = 0, queued_bytes = 0;
+  std::int64_t heartbeat_steady_ms = 0;  // of the writer's loop
+  std::string last_error;
+};
+
+class Log final : public BatchSink {
+ public:
+  // Opens (or creates) the database, brings the topics to what is wanted and starts the writer.
+  [[nodiscard]] static Result<std::unique_ptr<Log>> open(const EngineOptions& options,
+                                                         const CommitPolicy& policy,
+                                                         std::span<const TopicSpec> topics,
+                                                         const Clock& clock, Logger& logger);
+  // Commits what waits, then stops.
+  ~Log() override;
+
+  void submit(Batch batch) override;
+  void flush() override;
+
+  [[nodiscard]] const std::string& path() const { return path_; }
+  [[nodiscard]] const Identity& identity() const { return identity_; }
+  // The topics as they were when the log was opened; they do not change while it runs.
+  [[nodiscard]] const Catalog& catalog() const { return catalog_; }
+  [[nodiscard]] WriterStats stats() const;
+  // Waits until more than `seen` commits have been made, the time is over or a stop is asked for.
+  // Returns the number of commits made.
+  std::int64_t wait_for_commit(std::int64_t seen, std::int64_t timeout_ms, std::stop_token stop);
+
+ private:
+  Log(std::unique_ptr<Engine> engine, const CommitPolicy& policy, const std::string& path,
+      Logger& logger);
+  void run(std::stop_token stop);
+  // Waits for a group that is due. Empty: there is nothing to commit, but time to maintain.
+  std::vector<Batch> next_group(std::stop_token stop, bool idle_work);
+  void commit_group(std::vector<Batch>& group, std::stop_token stop);
+  [[nodiscard]] Status try_commit(std::vector<Batch>& group, std::stop_token stop);
+  bool maintain();
+  [[nodiscard]] bool due(std::chrono::steady_clock::time_point now) const REQUIRES_LOCK(mutex_);
+
+  const CommitPolicy policy_;
+  const std::string path_;
+  Logger& logger_;
+  std::unique_ptr<Engine> engine_;  // the writer thread's, once it runs
+  const Identity identity_;
+  const Catalog catalog_;
+
+  mutable Mutex mutex_;
+  std::condition_variable_any wake_;       // the writer waits here
+  std::condition_variable_any committed_;  // readers in the process wait here
+  std::deque<Batch> queue_ GUARDED_BY(mutex_);
+  std::chrono::steady_clock::time_point oldest_ GUARDED_BY(mutex_);
+  bool flush_ GUARDED_BY(mutex_) = false;
+  WriterStats stats_ GUARDED_BY(mutex_);
+
+  std::jthread writer_;  // last: starts after, and stops before, all it uses
+};
+
+}  // namespace wayside

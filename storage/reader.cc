@@ -1,0 +1,257 @@
+#include "storage/reader.h"
+
+#include <algorithm>
+
+#include "base/file.h"
+#include "base/text.h"
+
+namespace wayside {
+namespace {
+
+std::string tp_list(std::span<const TpId> tps) {
+  std::string out;
+  for (const TpId tp : tps) out += cat(out.empty() ? "" : ",", tp.value);
+  return out;
+}
+
+StoredRecord record_of(const Statement& s) {
+  StoredRecord r;
+  r.seq = Seq(s.integer(0));
+  r.tp = TpId(static_cast<std::int32_t>(s.integer(1)));
+  r.offset = Offset(s.integer(2));
+  r.record.timestamp_ms = s.integer(3);
+  r.append_ms = s.integer(4);
+  r.record.key = s.optional_bytes(5);
+  r.record.value = s.optional_bytes(6);
+  r.record.headers = std::string(s.bytes(7));
+  r.record.attributes = static_cast<std::int32_t>(s.integer(8));
+  r.source = s.integer(9);
+  r.crc = static_cast<std::uint32_t>(s.integer(10));
+  return r;
+}
+
+std::size_t size_of(const Record& r) {
+  return (r.key ? r.key->size() : 0) + (r.value ? r.value->size() : 0) + r.headers.size() + 64;
+}
+
+}  // namespace
+
+Result<LogReader> LogReader::open(const std::string& path) {
+  if (!file_exists(path)) {
+    return fail(ErrorCode::not_found, cat("there is no log at ", path),
+                "check data_dir, or start the gateway once: it makes the log");
+  }
+  auto db = Database::open(path, OpenMode::read_only);
+  if (db) {
+    auto works = db->exec("PRAGMA busy_timeout=2000");
+    if (works) works = check_schema(*db);
+    if (works) return LogReader(std::move(*db));
+    if (works.error().code != ErrorCode::io) return tl::unexpected<Error>(works.error());
+    db = tl::unexpected<Error>(works.error());
+  }
+  // A cleanly closed log on a medium, or with rights, that allow no -shm file. Without a -wal
+  // there is nothing that only the -shm would tell; with one, records would be missed silently.
+  if (file_size(path + "-wal") > 0) {
+    return fail(ErrorCode::io, cat(db.error().what, ", and ", path, "-wal holds records"),
+                cat("copy ", path, " and ", path, "-wal to a directory you can write to"));
+  }
+  WS_ASSIGN(Database immutable, Database::open(path, OpenMode::immutable));
+  WS_TRY(check_schema(immutable));
+  return LogReader(std::move(immutable));
+}
+
+template <class Work>
+auto LogReader::in_snapshot(Work work) -> decltype(work()) {
+  if (auto begun = db_.exec("BEGIN"); !begun) return tl::unexpected<Error>(begun.error());
+  auto result = work();
+  if (auto ended = db_.exec("COMMIT"); !ended && result) {
+    return tl::unexpected<Error>(ended.error());
+  }
+  return result;
+}
+
+Result<Catalog> LogReader::catalog() { return Catalog::load(db_); }
+Result<Identity> LogReader::identity() { return read_identity(db_); }
+
+Result<std::vector<LogReader::Segment>> LogReader::segments(ChainId chain, Seq from) {
+  std::vector<Segment> out;
+  WS_ASSIGN(Statement s, db_.prepare("SELECT segment, first_seq, last_seq, max_append_ms, indexed"
+                                     " FROM _ws_segments WHERE chain=?1 AND"
+                                     " (last_seq IS NULL OR last_seq >= ?2) ORDER BY segment"));
+  s.bind(1, chain.value).bind(2, from.value);
+  for (;;) {
+    WS_ASSIGN(const bool row, s.step());
+    if (!row) return out;
+    Segment g{s.integer(0), s.integer(1)};
+    g.open = s.is_null(2);
+    if (!g.open) g.last_seq = s.integer(2), g.max_append_ms = s.integer(3);
+    g.indexed = s.integer(4) != 0;
+    out.push_back(g);
+  }
+}
+
+Result<LogReader::Page> LogReader::read(ChainId chain, Seq from, std::span<const TpId> tps,
+                                        const ReadLimits& limits, Seq last) {
+  return in_snapshot([&]() -> Result<Page> {
+    Page page;
+    page.next = from;
+    std::size_t bytes = 0;
+    WS_ASSIGN(const auto all, segments(chain, from));
+    for (const Segment& g : all) {
+      if (g.first_seq > last.value) break;
+      // "+tp": arrival order is wanted, not the index of the partition.
+      WS_ASSIGN(Statement s,
+                db_.prepare(cat("SELECT seq, tp, \"offset\", ts, append_ms, key, value, headers,"
+                                " attrs, src, crc FROM ", segment_table(chain, g.segment),
+                                " WHERE seq >= ?1 AND seq <= ?2 AND +tp IN (", tp_list(tps),
+                                ") ORDER BY seq")));
+      s.bind(1, page.next.value).bind(2, last.value);
+      for (;;) {
+        WS_ASSIGN(const bool row, s.step());
+        if (!row) break;
+        StoredRecord r = record_of(s);
+        bytes += size_of(r.record);
+        if (!page.records.empty() && bytes > limits.bytes) return page;
+        page.next = Seq(r.seq.value + 1);
+        page.records.push_back(std::move(r));
+        if (page.records.size() >= limits.records) return page;
+      }
+      if (!g.open) page.next = Seq(std::max(page.next.value, g.last_seq + 1));
+    }
+    page.at_end = true;
+    return page;
+  });
+}
+
+Result<std::optional<Seq>> LogReader::seq_of(ChainId chain, TpId tp, Offset offset) {
+  return in_snapshot([&]() -> Result<std::optional<Seq>> {
+    // The segment that holds it is the last that starts at or before it; one later, when it was
+    // the end of that one.
+    WS_ASSIGN(Statement start,
+              db_.prepare("SELECT ifnull(max(segment), 0) FROM _ws_segment_starts"
+                          " WHERE chain=?1 AND tp=?2 AND next_offset <= ?3"));
+    start.bind(1, chain.value).bind(2, tp.value).bind(3, offset.value);
+    WS_ASSIGN([[maybe_unused]] const bool row, start.step());
+    const std::int64_t first = start.integer(0);
+    start.reset();
+    WS_ASSIGN(const auto all, segments(chain, Seq(0)));
+    for (const Segment& g : all) {
+      if (g.segment < first) continue;
+      WS_ASSIGN(Statement s, db_.prepare(cat("SELECT seq FROM ", segment_table(chain, g.segment),
+                                             " WHERE tp=?1 AND \"offset\">=?2 ORDER BY ",
+                                             g.indexed ? "tp, \"offset\"" : "seq", " LIMIT 1")));
+      s.bind(1, tp.value).bind(2, offset.value);
+      WS_ASSIGN(const bool found, s.step());
+      if (found) return std::optional(Seq(s.integer(0)));
+    }
+    return std::optional<Seq>{};
+  });
+}
+
+Result<std::optional<Seq>> LogReader::seq_at(ChainId chain, std::span<const TpId> tps,
+                                             std::int64_t append_ms) {
+  return in_snapshot([&]() -> Result<std::optional<Seq>> {
+    WS_ASSIGN(const auto all, segments(chain, Seq(0)));
+    for (const Segment& g : all) {
+      if (g.max_append_ms < append_ms) continue;
+      WS_ASSIGN(Statement s, db_.prepare(cat("SELECT seq FROM ", segment_table(chain, g.segment),
+                                             " WHERE append_ms>=?1 AND +tp IN (", tp_list(tps),
+                                             ") ORDER BY seq LIMIT 1")));
+      s.bind(1, append_ms);
+      WS_ASSIGN(const bool found, s.step());
+      if (found) return std::optional(Seq(s.integer(0)));
+    }
+    return std::optional<Seq>{};
+  });
+}
+
+// Where the partitions of a topic end: what the open segment started with, and what it holds. It
+// is scanned once, then only what came since.
+Status LogReader::scan_open_segment(const Topic& topic) {
+  WS_ASSIGN(Statement open, db_.prepare("SELECT segment, first_seq FROM _ws_segments"
+                                        " WHERE chain=?1 AND last_seq IS NULL"));
+  WS_ASSIGN(const bool found, open.bind(1, topic.chain.value).step());
+  if (!found) return fail(ErrorCode::corrupt, cat("topic ", topic.name, " has no open segment"));
+  const std::int64_t segment = open.integer(0), first_seq = open.integer(1);
+  open.reset();
+  std::int64_t& through = scanned_through_.try_emplace(topic.chain, -1).first->second;
+  if (through < first_seq - 1) {
+    WS_ASSIGN(Statement starts, db_.prepare("SELECT tp, next_offset FROM _ws_segment_starts"
+                                            " WHERE chain=?1 AND segment=?2"));
+    starts.bind(1, topic.chain.value).bind(2, segment);
+    for (;;) {
+      WS_ASSIGN(const bool row, starts.step());
+      if (!row) break;
+      next_offset_[TpId(static_cast<std::int32_t>(starts.integer(0)))] = starts.integer(1);
+    }
+    through = first_seq - 1;
+  }
+  WS_ASSIGN(Statement scan, db_.prepare(cat("SELECT tp, max(\"offset\")+1, max(seq) FROM ",
+                                            segment_table(topic.chain, segment),
+                                            " WHERE seq > ?1 GROUP BY tp")));
+  scan.bind(1, through);
+  for (;;) {
+    WS_ASSIGN(const bool row, scan.step());
+    if (!row) return {};
+    next_offset_[TpId(static_cast<std::int32_t>(scan.integer(0)))] = scan.integer(1);
+    through = std::max(through, scan.integer(2));
+  }
+}
+
+Result<std::vector<PartitionMarks>> LogReader::marks(const Topic& topic) {
+  return in_snapshot([&]() -> Result<std::vector<PartitionMarks>> {
+    std::vector<PartitionMarks> out;
+    WS_TRY(scan_open_segment(topic));
+    WS_ASSIGN(Statement s, db_.prepare("SELECT tp, partition, log_start FROM _ws_partitions"
+                                       " WHERE topic_id=?1 ORDER BY partition"));
+    s.bind(1, topic.id.value);
+    for (;;) {
+      WS_ASSIGN(const bool row, s.step());
+      if (!row) return out;
+      const TpId tp(static_cast<std::int32_t>(s.integer(0)));
+      const auto end = next_offset_.find(tp);
+      out.push_back({tp, static_cast<std::int32_t>(s.integer(1)), Offset(s.integer(2)),
+                     Offset(end == next_offset_.end() ? 0 : end->second)});
+    }
+  });
+}
+
+Result<std::vector<GroupPosition>> LogReader::positions(const std::string& group) {
+  std::vector<GroupPosition> out;
+  WS_ASSIGN(Statement s, db_.prepare("SELECT group_id, tp, committed_offset, commit_ms"
+                                     " FROM _ws_consumer_offsets WHERE ?1='' OR group_id=?1"
+                                     " ORDER BY group_id, tp"));
+  s.bind_text(1, group);
+  for (;;) {
+    WS_ASSIGN(const bool row, s.step());
+    if (!row) return out;
+    out.push_back({std::string(s.bytes(0)), TpId(static_cast<std::int32_t>(s.integer(1))),
+                   Offset(s.integer(2)), s.integer(3)});
+  }
+}
+
+Result<std::optional<SealedRange>> LogReader::sealed(const std::string& bridge) {
+  WS_ASSIGN(Statement s, db_.prepare("SELECT chain, first_seq, last_seq, rows, crc, tps"
+                                     " FROM _ws_sealed WHERE bridge=?1"));
+  WS_ASSIGN(const bool row, s.bind_text(1, bridge).step());
+  if (!row) return std::optional<SealedRange>{};
+  SealedRange range{ChainId(static_cast<std::int32_t>(s.integer(0))), Seq(s.integer(1)),
+                    Seq(s.integer(2)), s.integer(3), static_cast<std::uint32_t>(s.integer(4)), {}};
+  const std::string tps(s.bytes(5));
+  for (const std::string_view tp : split(std::string_view(tps).substr(1, tps.size() - 2), ',')) {
+    if (const auto id = parse_int(tp)) range.tps.emplace_back(static_cast<std::int32_t>(*id));
+  }
+  return std::optional(std::move(range));
+}
+
+Result<std::vector<std::pair<std::string, std::int64_t>>> LogReader::counters() {
+  std::vector<std::pair<std::string, std::int64_t>> out;
+  WS_ASSIGN(Statement s, db_.prepare("SELECT name, value FROM _ws_counters ORDER BY name"));
+  for (;;) {
+    WS_ASSIGN(const bool row, s.step());
+    if (!row) return out;
+    out.emplace_back(s.bytes(0), s.integer(1));
+  }
+}
+
+}  // namespace wayside

@@ -1,0 +1,89 @@
+// Reading the log: a connection of its own, read-only. It works beside the running gateway, with
+// the gateway stopped, and on a card pulled from a dead box. Every call reads one snapshot and
+// ends it: a pinned snapshot would make the WAL grow. Thread: one owner.
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <optional>
+#include <span>
+#include <string>
+#include <unordered_map>
+#include <vector>
+
+#include "storage/batch.h"
+#include "storage/catalog.h"
+#include "storage/schema.h"
+#include "storage/sqlite.h"
+
+namespace wayside {
+
+struct PartitionMarks {
+  TpId tp;
+  std::int32_t partition = 0;
+  Offset log_start;  // the oldest record that can be read
+  Offset log_end;    // the offset the next record will get
+};
+
+struct GroupPosition {
+  std::string group;
+  TpId tp;
+  Offset next;
+  std::int64_t commit_ms = 0;
+};
+
+struct ReadLimits {
+  std::size_t records = 1000;
+  std::size_t bytes = 1 << 20;
+};
+
+class LogReader {
+ public:
+  [[nodiscard]] static Result<LogReader> open(const std::string& path);
+
+  [[nodiscard]] Result<Catalog> catalog();
+  [[nodiscard]] Result<Identity> identity();
+  [[nodiscard]] Result<std::vector<PartitionMarks>> marks(const Topic& topic);
+  // Records of one chain in arrival order, from `from` on, of these partitions. Stops at the
+  // limits, at `last`, or at the end; one record is given even if it is larger than the limit.
+  // Returns where to go on.
+  struct Page {
+    std::vector<StoredRecord> records;
+    Seq next;         // to go on from
+    bool at_end = false;
+  };
+  [[nodiscard]] Result<Page> read(ChainId chain, Seq from, std::span<const TpId> tps,
+                                  const ReadLimits& limits, Seq last = Seq(INT64_MAX));
+  // The first record of the partition with this offset or a later one; none at its end.
+  [[nodiscard]] Result<std::optional<Seq>> seq_of(ChainId chain, TpId tp, Offset offset);
+  // The first record of these partitions appended at this time or later; none at the end.
+  [[nodiscard]] Result<std::optional<Seq>> seq_at(ChainId chain, std::span<const TpId> tps,
+                                                  std::int64_t append_ms);
+
+  [[nodiscard]] Result<std::vector<GroupPosition>> positions(const std::string& group);  // "": all
+  [[nodiscard]] Result<std::optional<SealedRange>> sealed(const std::string& bridge);
+  [[nodiscard]] Result<std::vector<std::pair<std::string, std::int64_t>>> counters();
+  [[nodiscard]] Result<std::int64_t> number(const std::string& sql) { return db_.number(sql); }
+  // A number that changes with every commit of anybody: for waiting without reading.
+  [[nodiscard]] Result<std::int64_t> data_version() { return db_.number("PRAGMA data_version"); }
+  [[nodiscard]] Database& database() { return db_; }
+
+ private:
+  struct Segment {
+    std::int64_t segment = 0, first_seq = 0, last_seq = INT64_MAX, max_append_ms = INT64_MAX;
+    bool open = true, indexed = false;
+  };
+  explicit LogReader(Database db) : db_(std::move(db)) {}
+  template <class Work>
+  auto in_snapshot(Work work) -> decltype(work());
+  [[nodiscard]] Result<std::vector<Segment>> segments(ChainId chain, Seq from);
+  [[nodiscard]] Status scan_open_segment(const Topic& topic);
+
+  Database db_;
+  // Next offsets found by scanning the open segment, and how far it was scanned.
+  std::unordered_map<TpId, std::int64_t> next_offset_;
+  std::unordered_map<ChainId, std::int64_t> scanned_through_;
+};
+
+}  // namespace wayside

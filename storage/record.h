@@ -1,0 +1,58 @@
+// The record: what the log keeps of a reading. Thread: plain values.
+#pragma once
+
+#include <cstdint>
+#include <optional>
+#include <string>
+#include <string_view>
+#include <utility>
+#include <vector>
+
+#include "base/ids.h"
+#include "base/result.h"
+
+namespace wayside {
+
+// "No time of its own": the log takes the append time.
+inline constexpr std::int64_t kNoTimestamp = INT64_MIN;
+
+// Bits of Record::attributes, as stored.
+enum RecordAttribute : std::int32_t {
+  kDeviceTime = 1,      // the timestamp is the device's own
+  kClockUntrusted = 2,  // the gateway's clock was not trusted when the record was appended
+  kRetained = 4,        // the device set MQTT's retain flag
+};
+
+struct Record {
+  std::int64_t timestamp_ms = kNoTimestamp;
+  std::optional<std::string> key;    // none: no key
+  std::optional<std::string> value;  // none: a tombstone
+  std::string headers;               // encoded by encode_headers; empty when there are none
+  std::int32_t attributes = 0;
+};
+
+struct StoredRecord {
+  Seq seq;
+  TpId tp;
+  Offset offset;
+  std::int64_t append_ms = 0;
+  Record record;
+  std::int64_t source = 0;  // row of the dictionary of sources; 0: none
+  std::uint32_t crc = 0;
+};
+
+using Header = std::pair<std::string, std::optional<std::string>>;
+// Headers as in Kafka's record format v2: a zigzag varint count, then per header key length, key,
+// value length (-1: null), value. The same bytes on every CPU.
+[[nodiscard]] std::string encode_headers(const std::vector<Header>& headers);
+[[nodiscard]] Result<std::vector<Header>> decode_headers(std::string_view bytes);
+
+// CRC-32C over everything that makes the record, little-endian; docs/FORMAT.md has the order.
+[[nodiscard]] std::uint32_t record_crc(TpId tp, Offset offset, std::int64_t append_ms,
+                                       const Record& record);
+
+// {"topic","partition","offset","timestamp","key","value","headers"}: the one form of a record.
+void append_record_json(std::string& out, std::string_view topic, std::int32_t partition,
+                        Offset offset, const Record& record);
+
+}  // namespace wayside

@@ -1,0 +1,191 @@
+#include "storage/schema.h"
+
+#include "base/text.h"
+
+namespace wayside {
+namespace {
+
+// Times are int64 milliseconds since 1970 UTC. `seq` counts records in arrival order over the
+// whole log. Names of tables that are not a person's begin with _ws_.
+constexpr const char* kSchemaV1 = R"sql(
+CREATE TABLE _ws_meta(
+  name TEXT PRIMARY KEY,
+  value NOT NULL
+) WITHOUT ROWID;
+
+CREATE TABLE _ws_epochs(                -- one row per start of the gateway
+  epoch INTEGER PRIMARY KEY,
+  started_ms INTEGER NOT NULL,
+  clock_trusted INTEGER NOT NULL,
+  next_seq INTEGER NOT NULL             -- the first record of this epoch has this seq or a later one
+);
+
+CREATE TABLE _ws_chains(                -- topics of one retention share a chain of segments
+  chain INTEGER PRIMARY KEY AUTOINCREMENT,
+  retention_ms INTEGER NOT NULL,        -- -1: for ever; the longest of its topics
+  retention_bytes INTEGER NOT NULL,     -- -1: without bound; else the chain has one topic
+  segment_rows INTEGER NOT NULL
+);
+
+CREATE TABLE _ws_topics(
+  topic_id INTEGER PRIMARY KEY AUTOINCREMENT,   -- never used again
+  uuid TEXT NOT NULL UNIQUE,
+  name TEXT NOT NULL UNIQUE COLLATE NOCASE,
+  chain INTEGER NOT NULL REFERENCES _ws_chains,
+  retention_ms INTEGER NOT NULL,
+  retention_bytes INTEGER NOT NULL,
+  columns TEXT,                         -- JSON array declared in the configuration; NULL: learnt
+  learnt_columns TEXT NOT NULL DEFAULT '[]',
+  created_ms INTEGER NOT NULL
+);
+
+CREATE TABLE _ws_partitions(
+  tp INTEGER PRIMARY KEY AUTOINCREMENT,         -- never used again
+  topic_id INTEGER NOT NULL REFERENCES _ws_topics,
+  partition INTEGER NOT NULL,
+  log_start INTEGER NOT NULL DEFAULT 0, -- log start offset: moved by retention only
+  UNIQUE(topic_id, partition)
+);
+
+CREATE TABLE _ws_segments(
+  chain INTEGER NOT NULL,
+  segment INTEGER NOT NULL,
+  format INTEGER NOT NULL,
+  epoch INTEGER NOT NULL,               -- of its opening
+  opened_ms INTEGER NOT NULL,
+  clock_trusted INTEGER NOT NULL,       -- the same for all its records
+  first_seq INTEGER NOT NULL,           -- its records have this seq or a later one
+  last_seq INTEGER,                     -- NULL: open. The rest is filled in when it closes
+  rows INTEGER,
+  bytes INTEGER,                        -- keys, values and headers
+  min_ts INTEGER,
+  max_ts INTEGER,
+  min_append_ms INTEGER,
+  max_append_ms INTEGER,
+  indexed INTEGER NOT NULL DEFAULT 0,   -- has its index (tp, offset)
+  PRIMARY KEY(chain, segment)
+) WITHOUT ROWID;
+
+CREATE TABLE _ws_segment_starts(        -- every partition's next offset when the segment was opened
+  chain INTEGER NOT NULL,
+  segment INTEGER NOT NULL,
+  tp INTEGER NOT NULL,
+  next_offset INTEGER NOT NULL,
+  PRIMARY KEY(chain, segment, tp)
+) WITHOUT ROWID;
+
+CREATE TABLE _ws_sources(               -- who sent a record, by which MQTT topic
+  src INTEGER PRIMARY KEY,
+  client_id TEXT NOT NULL,
+  mqtt_topic TEXT NOT NULL,
+  UNIQUE(client_id, mqtt_topic)
+);
+
+CREATE TABLE _ws_consumer_offsets(      -- __consumer_offsets: the latest row per group and partition
+  "offset" INTEGER PRIMARY KEY AUTOINCREMENT,   -- +1 per commit
+  group_id TEXT NOT NULL,
+  tp INTEGER NOT NULL REFERENCES _ws_partitions,
+  committed_offset INTEGER NOT NULL,    -- the next one to read
+  metadata TEXT NOT NULL DEFAULT '',
+  commit_ms INTEGER NOT NULL,
+  UNIQUE(group_id, tp)
+);
+
+CREATE TABLE _ws_sessions(              -- MQTT sessions that outlive their connection
+  session_id INTEGER PRIMARY KEY AUTOINCREMENT,
+  client_id TEXT NOT NULL UNIQUE,
+  expiry_s INTEGER NOT NULL,            -- 4294967295: never
+  disconnected_ms INTEGER               -- NULL: connected
+);
+
+CREATE TABLE _ws_qos2(                  -- QoS 2 readings stored, their PUBREL not seen yet
+  session_id INTEGER NOT NULL,
+  packet_id INTEGER NOT NULL,
+  PRIMARY KEY(session_id, packet_id)
+) WITHOUT ROWID;
+
+CREATE TABLE _ws_sealed(                -- a bridge's batch that may have been sent and is not settled
+  bridge TEXT PRIMARY KEY,
+  chain INTEGER NOT NULL,
+  first_seq INTEGER NOT NULL,
+  last_seq INTEGER NOT NULL,
+  rows INTEGER NOT NULL,
+  crc INTEGER NOT NULL,                 -- of the body as sent, before compression
+  tps TEXT NOT NULL,                    -- JSON array
+  sealed_ms INTEGER NOT NULL
+) WITHOUT ROWID;
+
+CREATE TABLE _ws_counters(              -- what was refused or set aside, by reason
+  name TEXT PRIMARY KEY,
+  value INTEGER NOT NULL
+) WITHOUT ROWID;
+
+CREATE VIEW "__consumer_offsets" AS
+  SELECT o."offset" AS "offset", o.group_id AS group_id, t.name AS topic, p.partition AS partition,
+         o.committed_offset AS committed_offset, o.metadata AS metadata, o.commit_ms AS commit_ms
+  FROM _ws_consumer_offsets o JOIN _ws_partitions p USING (tp) JOIN _ws_topics t USING (topic_id);
+)sql";
+
+Status create_v1(Database& db, const Clock& clock) {
+  WS_TRY(db.exec("BEGIN IMMEDIATE"));
+  WS_TRY(db.exec(kSchemaV1));
+  WS_TRY(db.exec(cat("INSERT INTO _ws_meta VALUES('gateway_id', ", quoted_text(random_uuid()),
+                     "), ('log_uuid', ", quoted_text(random_uuid()), "), ('created_ms', ",
+                     clock.wall_ms(), ")")));
+  WS_TRY(db.exec(cat("PRAGMA application_id=", kApplicationId)));
+  WS_TRY(db.exec(cat("PRAGMA user_version=", kSchemaVersion)));
+  return db.exec("COMMIT");
+}
+
+}  // namespace
+
+Status check_schema(Database& db) {
+  WS_ASSIGN(const std::int64_t application, db.number("PRAGMA application_id"));
+  WS_ASSIGN(const std::int64_t version, db.number("PRAGMA user_version"));
+  if (application != kApplicationId) {
+    return fail(ErrorCode::corrupt, "wayside.db is not a database of Wayside",
+                "check data_dir; this file was made by another program and is left untouched");
+  }
+  if (version > kSchemaVersion) {
+    return fail(ErrorCode::too_new,
+                cat("wayside.db has format ", version, "; this program knows up to ",
+                    kSchemaVersion),
+                "install the newer wayside again; the file is left untouched");
+  }
+  return {};
+}
+
+Status ensure_schema(Database& db, const Clock& clock) {
+  WS_ASSIGN(const std::int64_t tables, db.number("SELECT count(*) FROM sqlite_schema"));
+  WS_ASSIGN(const std::int64_t application, db.number("PRAGMA application_id"));
+  if (tables == 0 && application == 0) return create_v1(db, clock);
+  return check_schema(db);  // migrations from older versions start here, one step a version
+}
+
+Result<Identity> read_identity(Database& db) {
+  Identity identity;
+  WS_ASSIGN(Statement s, db.prepare("SELECT name, value FROM _ws_meta"));
+  for (;;) {
+    WS_ASSIGN(const bool row, s.step());
+    if (!row) break;
+    if (s.bytes(0) == "gateway_id") identity.gateway_id = s.bytes(1);
+    if (s.bytes(0) == "log_uuid") identity.log_uuid = s.bytes(1);
+  }
+  WS_ASSIGN(identity.epoch, db.number("SELECT max(epoch) FROM _ws_epochs"));
+  return identity;
+}
+
+std::string segment_table(ChainId chain, std::int64_t segment) {
+  return cat("_ws_seg_", chain.value, "_", segment);
+}
+
+std::string create_segment_sql(ChainId chain, std::int64_t segment) {
+  return cat("CREATE TABLE ", segment_table(chain, segment),
+             "(seq INTEGER PRIMARY KEY, tp INTEGER NOT NULL, \"offset\" INTEGER NOT NULL, "
+             "ts INTEGER NOT NULL, append_ms INTEGER NOT NULL, key, value, headers BLOB, "
+             "attrs INTEGER NOT NULL, src INTEGER, crc INTEGER NOT NULL)");
+}
+
+std::string chain_view(ChainId chain) { return cat("_ws_chain_", chain.value); }
+
+}  // namespace wayside

@@ -1,0 +1,38 @@
+// The file format, version 1: the tables of wayside.db, who made it, and how a file of another
+// version is met. docs/FORMAT.md describes every table and invariant. What is on a customer's
+// disk is never reinterpreted: a newer version is left untouched, an older one is migrated by a
+// step of its own. Thread: the opener's.
+#pragma once
+
+#include <cstdint>
+#include <string>
+
+#include "base/clock.h"
+#include "base/ids.h"
+#include "storage/sqlite.h"
+
+namespace wayside {
+
+inline constexpr std::int64_t kApplicationId = 0x57415953;  // "WAYS"
+inline constexpr std::int64_t kSchemaVersion = 1;
+// The layout of a segment table, kept per segment: old ones are never rewritten.
+inline constexpr std::int64_t kSegmentFormat = 1;
+
+struct Identity {
+  std::string gateway_id;   // of this gateway; survives a new log
+  std::string log_uuid;     // of this database file
+  std::int64_t epoch = 0;   // +1 at every start
+};
+
+// Creates the tables in an empty file, or checks that they are of a version this program knows.
+[[nodiscard]] Status ensure_schema(Database& db, const Clock& clock);
+// The check alone, for readers.
+[[nodiscard]] Status check_schema(Database& db);
+[[nodiscard]] Result<Identity> read_identity(Database& db);
+
+// Segment tables: "_ws_seg_<chain>_<segment>".
+[[nodiscard]] std::string segment_table(ChainId chain, std::int64_t segment);
+[[nodiscard]] std::string create_segment_sql(ChainId chain, std::int64_t segment);
+[[nodiscard]] std::string chain_view(ChainId chain);
+
+}  // namespace wayside

@@ -1,0 +1,242 @@
+#include "storage/sqlite.h"
+
+#include <sqlite3.h>
+
+#include <chrono>
+
+#include "base/check.h"
+#include "base/text.h"
+
+namespace wayside {
+namespace {
+
+Error error_of(sqlite3* db, int rc, std::string_view doing) {
+  ErrorCode code = ErrorCode::io;
+  std::string hint;
+  switch (rc & 0xFF) {
+    case SQLITE_FULL:
+      code = ErrorCode::no_space;
+      hint = "free some space, or lower retention or storage.budget";
+      break;
+    case SQLITE_BUSY:
+    case SQLITE_LOCKED:
+      code = ErrorCode::busy;
+      hint = "another program holds the database's lock; end its transaction";
+      break;
+    case SQLITE_CORRUPT:
+    case SQLITE_NOTADB:
+      code = ErrorCode::corrupt;
+      hint = "copy wayside.db and wayside.db-wal before anything else";
+      break;
+    case SQLITE_CANTOPEN:
+    case SQLITE_PERM:
+    case SQLITE_READONLY:
+      hint = "check that the directory exists and that this user may write to it";
+      break;
+    case SQLITE_INTERRUPT:
+      code = ErrorCode::timeout;
+      hint = "ask for less, for example a range of seq or a LIMIT";
+      break;
+    case SQLITE_AUTH:
+    case SQLITE_ERROR: code = ErrorCode::invalid_argument; break;
+    default: break;
+  }
+  const char* words = db != nullptr ? sqlite3_errmsg(db) : sqlite3_errstr(rc);
+  return Error{code, cat(doing, ": ", words, " (SQLite ", rc, ")"), std::move(hint)};
+}
+
+tl::unexpected<Error> failed(sqlite3* db, int rc, std::string_view doing) {
+  return tl::unexpected<Error>(error_of(db, rc, doing));
+}
+
+std::int64_t steady_ms() {
+  using namespace std::chrono;
+  return duration_cast<milliseconds>(steady_clock::now().time_since_epoch()).count();
+}
+
+// A URI path: everything that is special in a URI is escaped.
+std::string uri_of(const std::string& path) {
+  std::string out = "file:";
+  for (const char c : path) {
+    if (c == '%' || c == '?' || c == '#') {
+      out += c == '%' ? "%25" : c == '?' ? "%3f" : "%23";
+    } else {
+      out.push_back(c);
+    }
+  }
+  return out + "?immutable=1";
+}
+
+}  // namespace
+
+void Statement::Finalize::operator()(sqlite3_stmt* s) const { sqlite3_finalize(s); }
+void Database::Close::operator()(sqlite3* db) const { sqlite3_close_v2(db); }
+
+Statement& Statement::bind(int at, std::int64_t value) {
+  WS_CHECK(sqlite3_bind_int64(stmt_.get(), at, value) == SQLITE_OK);
+  return *this;
+}
+Statement& Statement::bind_text(int at, std::string_view value) {
+  // A view of nothing may have no address, which SQLite would read as NULL.
+  const char* p = value.data() != nullptr ? value.data() : "";
+  WS_CHECK(sqlite3_bind_text64(stmt_.get(), at, p, value.size(), SQLITE_STATIC, SQLITE_UTF8) ==
+           SQLITE_OK);
+  return *this;
+}
+Statement& Statement::bind_blob(int at, std::string_view value) {
+  const char* p = value.data() != nullptr ? value.data() : "";
+  WS_CHECK(sqlite3_bind_blob64(stmt_.get(), at, p, value.size(), SQLITE_STATIC) == SQLITE_OK);
+  return *this;
+}
+Statement& Statement::bind_null(int at) {
+  WS_CHECK(sqlite3_bind_null(stmt_.get(), at) == SQLITE_OK);
+  return *this;
+}
+Statement& Statement::bind_bytes(int at, const std::optional<std::string>& value) {
+  if (!value) return bind_null(at);
+  return is_mqtt_utf8(*value) ? bind_text(at, *value) : bind_blob(at, *value);
+}
+
+Result<bool> Statement::step() {
+  const int rc = sqlite3_step(stmt_.get());
+  if (rc == SQLITE_ROW) return true;
+  if (rc == SQLITE_DONE) {
+    sqlite3_reset(stmt_.get());
+    return false;
+  }
+  sqlite3* db = sqlite3_db_handle(stmt_.get());
+  auto error = failed(db, sqlite3_extended_errcode(db), "the database");
+  sqlite3_reset(stmt_.get());
+  return error;
+}
+
+Status Statement::run() {
+  WS_ASSIGN(const bool row, step());
+  if (row) reset();
+  return {};
+}
+
+void Statement::reset() { sqlite3_reset(stmt_.get()); }
+
+std::int64_t Statement::integer(int column) const {
+  return sqlite3_column_int64(stmt_.get(), column);
+}
+double Statement::real(int column) const { return sqlite3_column_double(stmt_.get(), column); }
+std::string_view Statement::bytes(int column) const {
+  const void* p = sqlite3_column_blob(stmt_.get(), column);
+  const int n = sqlite3_column_bytes(stmt_.get(), column);
+  if (p == nullptr) return {};
+  return {static_cast<const char*>(p), static_cast<std::size_t>(n)};
+}
+bool Statement::is_null(int column) const {
+  return sqlite3_column_type(stmt_.get(), column) == SQLITE_NULL;
+}
+bool Statement::is_blob(int column) const {
+  return sqlite3_column_type(stmt_.get(), column) == SQLITE_BLOB;
+}
+bool Statement::is_number(int column) const {
+  const int type = sqlite3_column_type(stmt_.get(), column);
+  return type == SQLITE_INTEGER || type == SQLITE_FLOAT;
+}
+std::optional<std::string> Statement::optional_bytes(int column) const {
+  if (is_null(column)) return std::nullopt;
+  return std::string(bytes(column));
+}
+int Statement::columns() const { return sqlite3_column_count(stmt_.get()); }
+std::string Statement::column_name(int column) const {
+  return sqlite3_column_name(stmt_.get(), column);
+}
+bool Statement::read_only() const { return sqlite3_stmt_readonly(stmt_.get()) != 0; }
+
+Result<Database> Database::open(const std::string& path, OpenMode mode, const std::string& vfs) {
+  int flags = SQLITE_OPEN_NOMUTEX | SQLITE_OPEN_EXRESCODE;
+  flags |= mode == OpenMode::read_write_create ? SQLITE_OPEN_READWRITE | SQLITE_OPEN_CREATE
+                                               : SQLITE_OPEN_READONLY;
+  std::string name = path;
+  if (mode == OpenMode::immutable) name = uri_of(path), flags |= SQLITE_OPEN_URI;
+  sqlite3* raw = nullptr;
+  const int rc = sqlite3_open_v2(name.c_str(), &raw, flags, vfs.empty() ? nullptr : vfs.c_str());
+  Database db;
+  db.db_.reset(raw);
+  if (rc != SQLITE_OK) return failed(raw, rc, cat("opening ", path));
+  return db;
+}
+
+Status Database::exec(const std::string& sql) {
+  const int rc = sqlite3_exec(db_.get(), sql.c_str(), nullptr, nullptr, nullptr);
+  if (rc != SQLITE_OK) {
+    return failed(db_.get(), sqlite3_extended_errcode(db_.get()),
+                  std::string_view(sql).substr(0, 60));
+  }
+  return {};
+}
+
+Result<Statement> Database::prepare(std::string_view sql, bool kept) {
+  Statement s;
+  sqlite3_stmt* raw = nullptr;
+  const int rc = sqlite3_prepare_v3(db_.get(), sql.data(), static_cast<int>(sql.size()),
+                                    kept ? SQLITE_PREPARE_PERSISTENT : 0U, &raw, nullptr);
+  if (rc != SQLITE_OK) return failed(db_.get(), rc, sql.substr(0, 60));
+  if (raw == nullptr) return fail(ErrorCode::invalid_argument, "there is no SQL statement");
+  s.stmt_.reset(raw);
+  return s;
+}
+
+Result<std::int64_t> Database::number(std::string_view sql, std::int64_t missing) {
+  WS_ASSIGN(Statement s, prepare(sql));
+  WS_ASSIGN(const bool row, s.step());
+  return row && !s.is_null(0) ? s.integer(0) : missing;
+}
+
+bool Database::in_transaction() const { return sqlite3_get_autocommit(db_.get()) == 0; }
+std::int64_t Database::changes() const { return sqlite3_changes64(db_.get()); }
+
+void Database::stop_after(std::int64_t ms) {
+  deadline_ms_ = std::make_unique<std::int64_t>(steady_ms() + ms);
+  sqlite3_progress_handler(
+      db_.get(), 1000,
+      [](void* deadline) noexcept { return steady_ms() > *static_cast<std::int64_t*>(deadline) ? 1 : 0; },
+      deadline_ms_.get());
+}
+
+void Database::forbid_changes() {
+  sqlite3_set_authorizer(
+      db_.get(),
+      [](void*, int action, const char* name, const char* value, const char*,
+         const char*) noexcept {
+        switch (action) {
+          case SQLITE_SELECT:
+          case SQLITE_READ:
+          case SQLITE_RECURSIVE: return SQLITE_OK;
+          case SQLITE_FUNCTION:
+            return value != nullptr && std::string_view(value) == "load_extension" ? SQLITE_DENY
+                                                                                    : SQLITE_OK;
+          case SQLITE_PRAGMA: {
+            // Pragmas that only tell.
+            const std::string_view pragma = name != nullptr ? name : "";
+            const bool tells = pragma == "table_info" || pragma == "table_xinfo" ||
+                               pragma == "table_list" || pragma == "index_list";
+            return tells || (value == nullptr && pragma == "user_version") ? SQLITE_OK
+                                                                           : SQLITE_DENY;
+          }
+          default: return SQLITE_DENY;
+        }
+      },
+      nullptr);
+}
+
+std::string quoted_identifier(std::string_view name) {
+  std::string out = "\"";
+  for (const char c : name) out.append(c == '"' ? 2 : 1, c);
+  return out + '"';
+}
+
+std::string quoted_text(std::string_view text) {
+  std::string out = "'";
+  for (const char c : text) out.append(c == '\'' ? 2 : 1, c);
+  return out + '\'';
+}
+
+std::string sqlite_version() { return sqlite3_libversion(); }
+
+}  // namespace wayside
