@@ -1,0 +1,346 @@
+#include "bridge/bridge.h"
+
+#include <algorithm>
+#include <future>
+
+#include "base/checksum.h"
+#include "base/text.h"
+
+namespace wayside {
+namespace {
+
+constexpr std::int64_t kFirstPauseMs = 500;
+// While the link is away a try costs a few packets: often, so that it drains as soon as it is back.
+constexpr std::int64_t kUnreachablePauseMs = 2000;
+constexpr std::int64_t kRetryAfterMostMs = 3'600'000;
+constexpr std::int64_t kIdleMs = 1000;
+
+}  // namespace
+
+Bridge::Bridge(const BridgeOptions& options, std::unique_ptr<Sink> sink, Log& log,
+               BatchSink& commits, const Clock& clock, Logger& logger)
+    : options_(options),
+      sink_(std::move(sink)),
+      log_(log),
+      commits_(commits),
+      clock_(clock),
+      logger_(logger),
+      records_most_(options.batch_records),
+      random_(std::random_device{}()),
+      thread_([this](std::stop_token stop) { run(stop); }) {}
+
+Bridge::~Bridge() {
+  thread_.request_stop();
+  thread_.join();
+}
+
+BridgeStatus Bridge::status() const {
+  const MutexLock lock(mutex_);
+  return status_;
+}
+
+void Bridge::set_state(std::string state) {
+  const MutexLock lock(mutex_);
+  if (status_.state == state) return;
+  status_.state = std::move(state);
+  status_.since_ms = clock_.wall_ms();
+}
+
+// An error of the log (a full disk, a lock) is not the end of a bridge: it starts over from what
+// is committed.
+void Bridge::run(std::stop_token stop) {
+  while (!stop.stop_requested()) {
+    const Status status = run_until_error(stop);
+    if (status) continue;
+    logger_.repeated(LogLevel::error, cat("bridge.", options_.name, ".log"),
+                     cat("bridge ", options_.name, ": ", status.error().text()));
+    pause({Verdict::retry, status.error().what, {}}, stop);
+  }
+}
+
+Status Bridge::run_until_error(std::stop_token stop) {
+  WS_ASSIGN(LogReader reader, LogReader::open(log_.path()));
+  WS_TRY(find_positions(reader));
+  WS_ASSIGN(std::optional<Sealed> sealed, resume_sealed(reader));
+  while (!stop.stop_requested()) {
+    const std::int64_t commits = log_.stats().commits;
+    if (!sealed) {
+      WS_ASSIGN(sealed, next_batch(reader));
+      if (sealed) WS_TRY(commit({Seal{options_.name, sealed->range}}));
+    }
+    if (sealed) {
+      WS_TRY(send_until_settled(reader, std::move(*sealed), stop));
+      sealed.reset();
+      continue;
+    }
+    set_state("waiting for readings");
+    const std::int64_t waited =
+        waiting_since_ms_ == 0 ? 0 : clock_.steady_ms() - waiting_since_ms_;
+    const std::int64_t left = waiting_since_ms_ == 0 ? kIdleMs : options_.linger_ms - waited;
+    log_.wait_for_commit(waiting_since_ms_ == 0 ? commits : INT64_MAX,
+                         std::clamp<std::int64_t>(left, 1, kIdleMs), stop);
+  }
+  return {};
+}
+
+Status Bridge::find_positions(LogReader& reader) {
+  lanes_.clear();
+  WS_ASSIGN(const Catalog catalog, reader.catalog());
+  WS_ASSIGN(const auto committed, reader.positions(group(options_.name)));
+  for (const std::string& name : options_.topics) {
+    const Topic* topic = catalog.find(name);
+    if (topic == nullptr) return tl::unexpected<Error>(catalog.unknown_topic(name));
+    auto lane = std::find_if(lanes_.begin(), lanes_.end(),
+                             [&](const Lane& l) { return l.chain == topic->chain; });
+    if (lane == lanes_.end()) {
+      lanes_.emplace_back();
+      lane = lanes_.end() - 1;
+      lane->chain = topic->chain;
+      lane->next = Seq(INT64_MAX);
+    }
+    WS_ASSIGN(const auto marks, reader.marks(*topic));
+    for (const PartitionMarks& m : marks) {
+      const auto it = std::find_if(committed.begin(), committed.end(),
+                                   [&](const GroupPosition& p) { return p.tp == m.tp; });
+      const std::int64_t position = it == committed.end() ? 0 : it->next.value;
+      lane->tps.push_back(m.tp);
+      lane->position[m.tp] = position;
+      if (position >= m.log_end.value) continue;
+      WS_ASSIGN(const auto seq,
+                reader.seq_of(topic->chain, m.tp, Offset(std::max(position, m.log_start.value))));
+      if (seq) lane->next = std::min(lane->next, *seq);
+    }
+  }
+  for (Lane& lane : lanes_) {
+    if (lane.next.value != INT64_MAX) continue;
+    // Nothing is left to send: from the present end on. Everything before it is behind a position,
+    // so starting in the open segment misses nothing.
+    WS_ASSIGN(const std::int64_t first,
+              reader.number(cat("SELECT first_seq FROM _ws_segments WHERE last_seq IS NULL"
+                                " AND chain=", lane.chain.value)));
+    lane.next = Seq(first);
+  }
+  return {};
+}
+
+// What was sealed when the gateway stopped goes out again, the same, under the same key.
+Result<std::optional<Bridge::Sealed>> Bridge::resume_sealed(LogReader& reader) {
+  WS_ASSIGN(const auto range, reader.sealed(options_.name));
+  if (!range) return std::optional<Sealed>{};
+  const auto lane = std::find_if(lanes_.begin(), lanes_.end(),
+                                 [&](const Lane& l) { return l.chain == range->chain; });
+  if (lane == lanes_.end()) {
+    WS_TRY(commit({Unseal{options_.name}}));  // its topics were taken out of the configuration
+    return std::optional<Sealed>{};
+  }
+  Lane sealed_lane = *lane;
+  sealed_lane.tps = range->tps;
+  ReadLimits all;
+  all.records = static_cast<std::size_t>(range->rows) + 1;
+  all.bytes = SIZE_MAX;
+  WS_ASSIGN(auto page, reader.read(range->chain, range->first, range->tps, all, range->last));
+  std::erase_if(page.records, [&](const StoredRecord& r) {
+    const auto position = lane->position.find(r.tp);
+    return position != lane->position.end() && r.offset.value < position->second;
+  });
+  if (page.records.empty()) {
+    WS_TRY(commit({Unseal{options_.name}}));
+    return std::optional<Sealed>{};
+  }
+  Sealed sealed = make_sealed(sealed_lane, std::move(page.records));
+  if (sealed.range.rows != range->rows || sealed.range.crc != range->crc) {
+    logger_.warning(cat("bridge ", options_.name, ": a sealed batch is no longer whole (",
+                        sealed.range.rows, " of ", range->rows,
+                        " records are left); what is left is sent under a new key"));
+    WS_TRY(commit({Seal{options_.name, sealed.range}}));
+  }
+  return std::optional(std::move(sealed));
+}
+
+Result<std::optional<Bridge::Sealed>> Bridge::next_batch(LogReader& reader) {
+  for (std::size_t i = 0; i < lanes_.size(); ++i) {
+    Lane& lane = lanes_[(next_lane_ + i) % lanes_.size()];
+    WS_ASSIGN(auto sealed, fill(reader, lane));
+    if (!sealed) continue;
+    next_lane_ = (next_lane_ + i + 1) % lanes_.size();
+    return sealed;
+  }
+  return std::optional<Sealed>{};
+}
+
+Result<std::optional<Bridge::Sealed>> Bridge::fill(LogReader& reader, Lane& lane) {
+  const ReadLimits limits{static_cast<std::size_t>(records_most_),
+                          static_cast<std::size_t>(options_.batch_bytes)};
+  WS_ASSIGN(auto page, reader.read(lane.chain, lane.next, lane.tps, limits));
+  const bool full = !page.at_end;
+  std::erase_if(page.records, [&](const StoredRecord& r) {
+    return r.offset.value < lane.position[r.tp];
+  });
+  if (page.records.empty()) {
+    lane.next = page.next;
+    if (full) return fill(reader, lane);
+    return std::optional<Sealed>{};
+  }
+  // A batch that is not full waits for more, but not for ever.
+  const std::int64_t now = clock_.steady_ms();
+  if (!full) {
+    if (waiting_since_ms_ == 0) waiting_since_ms_ = std::max<std::int64_t>(now, 1);
+    if (now - waiting_since_ms_ < options_.linger_ms) return std::optional<Sealed>{};
+  }
+  waiting_since_ms_ = 0;
+  return std::optional(make_sealed(lane, std::move(page.records)));
+}
+
+Bridge::Sealed Bridge::make_sealed(const Lane& lane, std::vector<StoredRecord> records) const {
+  Sealed s;
+  const Catalog& catalog = log_.catalog();
+  for (const StoredRecord& r : records) {
+    append_record_json(s.batch.body, catalog.find(r.tp)->name, catalog.partition_of(r.tp), r.offset,
+                       r.record);
+    s.batch.body.push_back('\n');
+  }
+  s.range.chain = lane.chain;
+  s.range.first = records.front().seq;
+  s.range.last = records.back().seq;
+  s.range.rows = static_cast<std::int64_t>(records.size());
+  s.range.crc = crc32c(0, s.batch.body);
+  s.range.tps = lane.tps;
+  s.batch.records = s.range.rows;
+  const Identity& id = log_.identity();
+  s.batch.idempotency_key = cat(id.gateway_id, ".", id.log_uuid, ".", options_.name, ".",
+                                s.range.first.value, "-", s.range.last.value, "-", s.range.rows);
+  s.records = std::move(records);
+  return s;
+}
+
+Status Bridge::send_until_settled(LogReader& reader, Sealed sealed, std::stop_token stop) {
+  std::optional<Sealed> now = std::move(sealed);
+  while (now && !stop.stop_requested()) {
+    if (failures_ == 0) set_state("sending");
+    const SinkReply reply = sink_->send(now->batch, stop);
+    switch (reply.verdict) {
+      case Verdict::stopped: return {};
+      case Verdict::delivered: {
+        if (failures_ > 0) logger_.info(cat("bridge ", options_.name, ": upstream takes again"));
+        failures_ = 0;
+        const MutexLock lock(mutex_);
+        status_.records_sent += now->range.rows;
+        ++status_.batches_sent;
+        status_.last_delivered_ms = clock_.wall_ms();
+        break;
+      }
+      case Verdict::too_large:
+      case Verdict::refused:
+        if (now->range.rows > 1) {
+          // Not taken as a whole, so it may be cut: halves find the record that is to blame.
+          const auto half = static_cast<std::size_t>(now->range.rows / 2);
+          records_most_ = static_cast<std::int64_t>(half);
+          Lane lane{now->range.chain, now->range.tps, {}, {}};
+          now->records.resize(half);
+          now = make_sealed(lane, std::move(now->records));
+          WS_TRY(commit({Seal{options_.name, now->range}}));
+          continue;
+        }
+        break;  // settled into quarantine
+      default: pause(reply, stop); continue;
+    }
+    std::optional<Sealed> next;
+    WS_TRY(settle(reader, *now, next, reply));
+    now = std::move(next);
+  }
+  return {};
+}
+
+// One transaction: the positions behind the batch, and the seal of the next one. A record that
+// the upstream refuses even alone goes to quarantine in the same transaction.
+Status Bridge::settle(LogReader& reader, const Sealed& sealed, std::optional<Sealed>& next,
+                      const SinkReply& reply) {
+  const auto lane = std::find_if(lanes_.begin(), lanes_.end(),
+                                 [&](const Lane& l) { return l.chain == sealed.range.chain; });
+  std::vector<Op> ops;
+  std::unordered_map<TpId, std::int64_t> moved;
+  for (const StoredRecord& r : sealed.records) {
+    if (lane != lanes_.end()) note_expired(*lane, r, ops);
+    moved[r.tp] = r.offset.value + 1;
+    if (lane != lanes_.end()) lane->position[r.tp] = r.offset.value + 1;
+  }
+  for (const auto& [tp, position] : moved) {
+    ops.emplace_back(CommitOffset{group(options_.name), tp, Offset(position), ""});
+  }
+  if (reply.verdict == Verdict::delivered) {
+    records_most_ = std::min(options_.batch_records, records_most_ * 2);
+  } else {
+    const StoredRecord& r = sealed.records.front();
+    const Topic* topic = log_.catalog().find(r.tp);
+    const Topic* quarantine = log_.catalog().find("quarantine");
+    if (topic != quarantine) {  // what is there already stays there
+      Append append;
+      append.tp = quarantine->partitions.front().tp;
+      append.record.key = r.record.key;
+      append.record.value = r.record.value;
+      append.record.headers = encode_headers(
+          {{"reason", "refused_upstream"}, {"detail", reply.what}, {"bridge", options_.name},
+           {"topic", topic->name}, {"partition", cat(log_.catalog().partition_of(r.tp))},
+           {"offset", cat(r.offset.value)}});
+      ops.emplace_back(std::move(append));
+    }
+    ops.emplace_back(Count{"quarantined.refused_upstream", 1});
+    logger_.repeated(LogLevel::warning, cat("bridge.", options_.name, ".poison"),
+                     cat("bridge ", options_.name, ": the upstream refuses ", topic->name, " ",
+                         log_.catalog().partition_of(r.tp), ":", r.offset.value,
+                         ", which goes to quarantine: ", reply.what));
+  }
+  if (lane != lanes_.end()) {
+    lane->next = Seq(std::max(lane->next.value, sealed.range.last.value + 1));
+  }
+  WS_ASSIGN(next, next_batch(reader));
+  if (next) {
+    ops.emplace_back(Seal{options_.name, next->range});
+  } else {
+    ops.emplace_back(Unseal{options_.name});
+  }
+  return commit(std::move(ops));
+}
+
+void Bridge::note_expired(const Lane& lane, const StoredRecord& r, std::vector<Op>& ops) {
+  const auto position = lane.position.find(r.tp);
+  if (position == lane.position.end() || r.offset.value <= position->second) return;
+  const std::int64_t gone = r.offset.value - position->second;
+  ops.emplace_back(Count{cat("expired_unsent.", options_.name), gone});
+  logger_.warning(cat("bridge ", options_.name, ": ", gone, " records of ",
+                      log_.catalog().find(r.tp)->name, " partition ",
+                      log_.catalog().partition_of(r.tp), " expired before they were sent"));
+}
+
+// Commits and waits until it is done.
+Status Bridge::commit(std::vector<Op> ops) {
+  auto done = std::make_shared<std::promise<Status>>();
+  std::future<Status> result = done->get_future();
+  Batch batch;
+  batch.ops = std::move(ops);
+  batch.flush_now = true;
+  batch.done = [done](Batch&, const Status& status) { done->set_value(status); };
+  commits_.submit(std::move(batch));
+  return result.get();
+}
+
+// Full jitter: anything between nothing and a bound that doubles.
+void Bridge::pause(const SinkReply& reply, std::stop_token stop) {
+  ++failures_;
+  std::int64_t most = std::min(options_.retry_max_ms, kFirstPauseMs << std::min(failures_ - 1, 20));
+  if (reply.verdict == Verdict::unreachable) most = std::min(most, kUnreachablePauseMs);
+  if (reply.verdict == Verdict::misconfigured) most = options_.retry_max_ms;
+  std::int64_t ms = std::uniform_int_distribution<std::int64_t>(1, std::max<std::int64_t>(most, 1))(random_);
+  if (reply.retry_after_ms) ms = std::max(ms, std::min(*reply.retry_after_ms, kRetryAfterMostMs));
+  set_state(cat(reply.verdict == Verdict::unreachable     ? "upstream unreachable: "
+                : reply.verdict == Verdict::misconfigured ? "upstream refuses us: "
+                                                          : "trying again: ",
+                reply.what));
+  logger_.repeated(LogLevel::warning, cat("bridge.", options_.name),
+                   cat("bridge ", options_.name, ": ", reply.what, "; trying again for ever"));
+  MutexLock lock(mutex_);
+  ++status_.tries_failed;
+  wake_.wait_for(mutex_, stop, std::chrono::milliseconds(ms), [] { return false; });
+}
+
+}  // namespace wayside

@@ -1,0 +1,31 @@
+// The HTTP sink: POST of NDJSON through libcurl (http_sink.cc alone includes it), gzip, one
+// connection that is kept. Source: RFC 9110 for the meaning of status codes; the header
+// Idempotency-Key as in draft-ietf-httpapi-idempotency-key-header-07.
+// Thread: one owner; curl_global_init was called in main.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <string>
+
+#include "base/result.h"
+#include "bridge/sink.h"
+
+namespace wayside {
+
+struct HttpSinkOptions {
+  std::string url;
+  std::string gateway_id;
+  std::string bridge;
+  std::string token_file, ca_file;
+  std::int64_t timeout_ms = 30'000;  // without any progress
+  bool gzip = true;
+};
+
+[[nodiscard]] Result<std::unique_ptr<Sink>> make_http_sink(const HttpSinkOptions& options);
+
+// To be called once, before the first thread, and the other at the end.
+void http_global_init();
+void http_global_cleanup();
+
+}  // namespace wayside

@@ -1,0 +1,40 @@
+// Where a bridge sends to. A sink sends one sealed batch and says what became of it; it keeps
+// nothing and decides nothing: what a verdict leads to is the bridge's. Thread: the bridge's.
+#pragma once
+
+#include <cstdint>
+#include <optional>
+#include <stop_token>
+#include <string>
+
+namespace wayside {
+
+struct OutgoingBatch {
+  std::string body;             // NDJSON: one record a line
+  std::string idempotency_key;  // the same at every try of the same batch
+  std::int64_t records = 0;
+};
+
+enum class Verdict {
+  delivered,
+  retry,        // the upstream is busy or broken: soon again
+  unreachable,  // no connection: the link is away
+  misconfigured,  // it answers, but not to us (401, 403, 404, …): somebody must mend that
+  too_large,
+  refused,  // it says that the content is wrong
+  stopped,  // a stop was asked for before there was an answer
+};
+
+struct SinkReply {
+  Verdict verdict = Verdict::retry;
+  std::string what;  // "HTTP 503: try later", "connection refused"
+  std::optional<std::int64_t> retry_after_ms;
+};
+
+class Sink {
+ public:
+  virtual ~Sink() = default;
+  [[nodiscard]] virtual SinkReply send(const OutgoingBatch& batch, std::stop_token stop) = 0;
+};
+
+}  // namespace wayside

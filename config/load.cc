@@ -1,0 +1,208 @@
+// TOML to structs, by the table of keys. toml++ is included here alone.
+#include <algorithm>
+#include <set>
+#include <toml++/toml.h>
+
+#include "base/file.h"
+#include "base/text.h"
+#include "config/keys.h"
+
+namespace wayside {
+namespace {
+
+int line_of(const toml::node& node) { return static_cast<int>(node.source().begin.line); }
+
+// A scalar as it is written in the file.
+std::string written(const toml::node& node) {
+  if (const auto* s = node.as_string()) return cat('"', s->get(), '"');
+  if (const auto* i = node.as_integer()) return cat(i->get());
+  if (const auto* b = node.as_boolean()) return b->get() ? "true" : "false";
+  return {};
+}
+
+bool right_toml_type(const Key& key, const toml::node& node) {
+  switch (key.type) {
+    case KeyType::integer: return node.is_integer();
+    case KeyType::boolean: return node.is_boolean();
+    case KeyType::bytes: return node.is_integer() || node.is_string();
+    case KeyType::strings: {
+      const auto* array = node.as_array();
+      return array != nullptr && std::all_of(array->begin(), array->end(),
+                                             [](const auto& e) { return e.is_string(); });
+    }
+    default: return node.is_string();
+  }
+}
+
+class Loader {
+ public:
+  explicit Loader(LoadedConfig& out) : out_(out) {}
+
+  void load(const toml::table& root) {
+    for (const auto& [name, node] : root) {
+      if (!node.is_table() && !node.is_array_of_tables() && find_key("", name.str()) == nullptr) {
+        unknown_top(name.str(), node);
+      }
+    }
+    fill("", root, 1);
+    for (const auto& [name, node] : root) {
+      const Section* section = find_section(name.str());
+      const auto* array = node.as_array();
+      if (section == nullptr) {
+        if (node.is_table() || node.is_array_of_tables()) unknown_top(name.str(), node);
+      } else if (section->array && node.is_array_of_tables()) {
+        for (const auto& element : *array) add_element(*section, *element.as_table());
+      } else if (!section->array && node.is_table()) {
+        fill(section->name, *node.as_table(), line_of(node));
+      } else {
+        problem(line_of(node), cat("'", name.str(), "' is not written as a table"),
+                section->array ? cat("write [[", name.str(), "]] above its keys")
+                               : cat("write [", name.str(), "] above its keys"));
+      }
+    }
+  }
+
+  void defaults(std::string_view section) {
+    for (const Key& key : config_keys()) {
+      if (key.section != section || key.fallback.empty()) continue;
+      if (const auto value = parse_key_value(key, key.fallback)) key.set(out_.config, *value);
+    }
+  }
+
+ private:
+  void add_element(const Section& section, const toml::table& table) {
+    Config& c = out_.config;
+    const int line = line_of(table);
+    if (section.name == "topic") c.topics.emplace_back().line = line;
+    if (section.name == "route") c.routes.emplace_back().line = line;
+    if (section.name == "bridge") c.bridges.emplace_back().line = line;
+    defaults(section.name);
+    fill(section.name, table, line);
+  }
+
+  void fill(std::string_view section, const toml::table& table, int line) {
+    for (const auto& [name, node] : table) {
+      if (const Key* key = find_key(section, name.str())) {
+        set(*key, node);
+      } else if (!section.empty()) {
+        problem(line_of(node), cat("[", section, "] has no key '", name.str(), "'"),
+                suggestion(section, name.str()));
+      }
+    }
+    for (const Key& key : config_keys()) {
+      if (key.section == section && key.required && !table.contains(key.name)) {
+        problem(line, cat("[[", section, "]] has no '", key.name, "'"),
+                cat("add ", key.name, " = …: ", key_form(key)));
+      }
+    }
+  }
+
+  void set(const Key& key, const toml::node& node) {
+    const std::string name = key.section.empty() ? std::string(key.name)
+                                                 : cat(key.section, ".", key.name);
+    if (!right_toml_type(key, node)) {
+      return problem(line_of(node), cat(name, " is of the wrong type"),
+                     cat("write ", key_form(key)));
+    }
+    KeyValue value;
+    if (const auto* array = node.as_array()) {
+      for (const auto& element : *array) value.strings.push_back(element.as_string()->get());
+    } else {
+      auto parsed = parse_key_value(key, written(node));
+      if (!parsed) {
+        return problem(line_of(node), cat(name, " = ", written(node), " cannot be"),
+                       cat("write ", key_form(key)));
+      }
+      value = std::move(*parsed);
+    }
+    if (key.required && value.text.empty() && value.strings.empty()) {
+      return problem(line_of(node), cat(name, " is empty"), cat("write ", key_form(key)));
+    }
+    key.set(out_.config, value);
+  }
+
+  void unknown_top(std::string_view name, const toml::node& node) {
+    problem(line_of(node), cat("there is no key or section '", name, "'"), suggestion("", name));
+  }
+
+  static std::string suggestion(std::string_view section, std::string_view name) {
+    std::vector<std::string> names;
+    for (const Key& key : config_keys()) {
+      if (key.section == section) names.emplace_back(key.name);
+    }
+    if (section.empty()) {
+      for (const Section& s : config_sections()) names.emplace_back(s.name);
+    }
+    const std::string near = nearest(name, names);
+    if (!near.empty()) return cat("did you mean '", near, "'?");
+    std::string all;
+    for (const std::string& n : names) all += cat(all.empty() || n.empty() ? "" : ", ", n);
+    return cat("there are: ", all);
+  }
+
+  static const Key* find_key(std::string_view section, std::string_view name) {
+    const auto keys = config_keys();
+    const auto it = std::find_if(keys.begin(), keys.end(), [&](const Key& k) {
+      return k.section == section && k.name == name;
+    });
+    return it == keys.end() ? nullptr : &*it;
+  }
+
+  static const Section* find_section(std::string_view name) {
+    const auto sections = config_sections();
+    const auto it = std::find_if(sections.begin(), sections.end(), [&](const Section& s) {
+      return !s.name.empty() && s.name == name;
+    });
+    return it == sections.end() ? nullptr : &*it;
+  }
+
+  void problem(int line, std::string what, std::string hint) {
+    out_.problems.push_back({line, std::move(what), std::move(hint)});
+  }
+
+  LoadedConfig& out_;
+};
+
+}  // namespace
+
+LoadedConfig parse_config(std::string_view text, const std::string& file) {
+  LoadedConfig out;
+  out.config.file = file;
+  Loader loader(out);
+  for (const Section& s : config_sections()) {
+    if (!s.array) loader.defaults(s.name);
+  }
+  try {
+    loader.load(toml::parse(text, file));
+  } catch (const toml::parse_error& e) {
+    out.problems.push_back({static_cast<int>(e.source().begin.line),
+                            cat("this is not TOML: ", e.description()),
+                            "texts stand in quotes, lists in [ ], sections as [name] or [[name]]"});
+  }
+  return out;
+}
+
+Result<LoadedConfig> load_config(const std::string& path) {
+  auto text = read_file(path);
+  if (!text) {
+    Error e = std::move(text).error();
+    e.hint = cat("give its path with --config, or make one: wayside check --print-default > ", path);
+    return tl::unexpected<Error>(std::move(e));
+  }
+  return parse_config(*text, path);
+}
+
+std::string problems_text(std::string_view file, const std::vector<Problem>& problems) {
+  std::vector<Problem> sorted = problems;
+  std::stable_sort(sorted.begin(), sorted.end(),
+                   [](const Problem& a, const Problem& b) { return a.line < b.line; });
+  std::string out;
+  for (const Problem& p : sorted) {
+    out += cat(file, ":");
+    if (p.line > 0) out += cat(p.line, ":");
+    out += cat(" ", p.what, p.hint.empty() ? "" : "; ", p.hint, "\n");
+  }
+  return out;
+}
+
+}  // namespace wayside
