@@ -1,0 +1,87 @@
+// One client's socket: bytes between it and its mqtt::Session, readings into batches, and
+// acknowledgements out when the batch they wait for has committed. Reads stop at the bounds.
+// Thread: the I/O thread's.
+#pragma once
+
+#include <asio/ip/tcp.hpp>
+#include <cstdint>
+#include <memory>
+#include <optional>
+#include <string>
+#include <unordered_map>
+
+#include "gateway/mqtt_hub.h"
+
+namespace wayside {
+
+class MqttConnection : public std::enable_shared_from_this<MqttConnection> {
+ public:
+  // `refused`: one connection too many; it is told so when its CONNECT has come.
+  MqttConnection(asio::ip::tcp::socket socket, MqttHub& hub, bool refused);
+  ~MqttConnection();
+  MqttConnection(const MqttConnection&) = delete;
+  MqttConnection& operator=(const MqttConnection&) = delete;
+
+  void start();
+  // Timeouts; called several times a second.
+  void tick(std::int64_t now_ms);
+  // The same client connected anew.
+  void take_over();
+  // The gateway stops: nothing more is read; what was taken is still acknowledged.
+  void stop_reading();
+  void shut_down();
+  [[nodiscard]] bool closed() const { return state_ == State::closed; }
+  [[nodiscard]] bool connected() const { return state_ == State::open && session_.connected(); }
+
+ private:
+  enum class State { open, draining, closed };  // draining: output is out, waiting for the peer
+
+  void wait_readable();
+  void on_readable();
+  void pump();
+  [[nodiscard]] bool paused() const;
+  void on(mqtt::ConnectRequested&& event);
+  void on(mqtt::Published&& event);
+  void on(const mqtt::Released& event);
+  void on(const mqtt::Ended& event);
+  void open_session(const mqtt::Connect& connect);
+  void session_opened(bool ok, const OpenSession& opened);
+  void submit_batch();
+  void committed(bool ok, std::uint64_t ticket, std::size_t bytes);
+  void write();
+  void end(bool publish_will);
+  void close();
+  const Ingest::Resolved& resolve(std::string_view topic);
+
+  asio::ip::tcp::socket socket_;
+  MqttHub& hub_;
+  mqtt::Session session_;
+  const bool refused_;
+  std::string peer_;
+  std::string client_id_;
+  std::string assigned_client_id_;
+  std::optional<mqtt::Will> will_;
+  std::int64_t session_id_ = 0;
+  std::uint32_t session_expiry_s_ = 0;
+  bool expiry_capped_ = false;  // it is not what the client asked for
+  std::int64_t keep_alive_ms_ = 0;  // 1.5 times what the client said; 0: none
+
+  State state_ = State::open;
+  bool waiting_readable_ = false, waiting_writable_ = false;
+  bool opening_session_ = false;
+  bool ended_ = false;  // no more events from the session
+  bool registered_ = false;
+  std::int64_t last_input_ms_, last_output_ms_, closing_since_ms_ = 0;
+
+  std::uint64_t ticket_ = 1;  // of the batch being filled
+  Batch batch_;
+  std::size_t batch_bytes_ = 0;
+  std::size_t acks_at_submit_ = 0;
+  std::size_t pending_bytes_ = 0;
+  std::string out_;  // what the socket did not take yet
+  std::shared_ptr<PaceKeeper::Member> pace_ = std::make_shared<PaceKeeper::Member>();
+  std::unordered_map<std::string, Ingest::Resolved> topics_;
+  Ingest::Resolved last_resolved_;
+};
+
+}  // namespace wayside

@@ -1,0 +1,105 @@
+#include "gateway/mqtt_hub.h"
+
+#include <algorithm>
+#include <chrono>
+
+#include "base/limits.h"
+#include "base/text.h"
+
+namespace wayside {
+
+std::int64_t steady_us() {
+  using namespace std::chrono;
+  return duration_cast<microseconds>(steady_clock::now().time_since_epoch()).count();
+}
+
+void PaceKeeper::reading_came(Member& m, std::int64_t now_us) {
+  if (m.state == Member::State::waiting) return;
+  if (m.state == Member::State::expected) --expected_;
+  m.hungry = now_us - m.acked_us < linger_us_;
+  m.state = Member::State::waiting;
+  if (m.hungry) ++hungry_waiting_;
+}
+
+void PaceKeeper::all_acknowledged(const std::shared_ptr<Member>& m, std::int64_t now_us) {
+  if (m->state != Member::State::waiting) return;
+  m->acked_us = now_us;
+  m->state = Member::State::idle;
+  if (!m->hungry) return;
+  --hungry_waiting_;
+  m->state = Member::State::expected;
+  ++expected_;
+  expected_until_.push_back({m, now_us});
+}
+
+void PaceKeeper::gone(Member& m) {
+  if (m.state == Member::State::expected) --expected_;
+  if (m.state == Member::State::waiting && m.hungry) --hungry_waiting_;
+  m.state = Member::State::idle;
+}
+
+bool PaceKeeper::commit_now(std::int64_t now_us) {
+  while (!expected_until_.empty() && now_us - expected_until_.front().acked_us >= linger_us_) {
+    const auto m = expected_until_.front().member.lock();
+    if (m && m->state == Member::State::expected &&
+        m->acked_us == expected_until_.front().acked_us) {
+      m->state = Member::State::idle;
+      --expected_;
+    }
+    expected_until_.pop_front();
+  }
+  return hungry_waiting_ > 0 && expected_ == 0;
+}
+
+void MqttHub::take_counts(std::vector<Op>& ops) {
+  for (auto& [name, n] : counts) ops.emplace_back(Count{name, n});
+  counts.clear();
+}
+
+void MqttHub::consider_commit() {
+  if (!submitted_since_flush || !pace.commit_now(steady_us())) return;
+  submitted_since_flush = false;
+  sink.flush();
+}
+
+void MqttHub::leave_will(const std::string& client_id, const mqtt::Will& will,
+                         std::int64_t delay_ms) {
+  if (delay_ms <= 0 || delayed_wills.size() >= limits::kDelayedWillsMax) {
+    return publish_will(client_id, will);
+  }
+  delayed_wills.push_back({client_id, will, clock.steady_ms() + delay_ms});
+}
+
+void MqttHub::publish_will(const std::string& client_id, const mqtt::Will& will) {
+  auto made = ingest.make(ingest.resolve(will.topic, client_id), will.payload, will.retain);
+  if (made.quarantined != nullptr) count(cat("quarantined.", made.quarantined));
+  Batch batch;
+  batch.ops.emplace_back(std::move(made.append));
+  take_counts(batch.ops);
+  sink.submit(std::move(batch));
+}
+
+void MqttHub::client_is_back(const std::string& client_id, bool same_session) {
+  for (auto it = delayed_wills.begin(); it != delayed_wills.end();) {
+    if (it->client_id != client_id) {
+      ++it;
+      continue;
+    }
+    if (!same_session) publish_will(client_id, it->will);
+    it = delayed_wills.erase(it);
+  }
+}
+
+void MqttHub::publish_due_wills() {
+  const std::int64_t now = clock.steady_ms();
+  for (auto it = delayed_wills.begin(); it != delayed_wills.end();) {
+    if (it->due_ms > now) {
+      ++it;
+      continue;
+    }
+    publish_will(it->client_id, it->will);
+    it = delayed_wills.erase(it);
+  }
+}
+
+}  // namespace wayside

@@ -1,0 +1,103 @@
+// What the MQTT connections of a gateway share: the way into the log, the clients by id, delayed
+// wills, the bound on bytes that wait, the counters, and the rule when to ask for a commit.
+// Thread: all of it is the I/O thread's; `done` of a batch hops there from the writer's.
+#pragma once
+
+#include <cstdint>
+#include <deque>
+#include <functional>
+#include <map>
+#include <memory>
+#include <string>
+#include <unordered_map>
+#include <vector>
+
+#include "base/clock.h"
+#include "base/log.h"
+#include "config/config.h"
+#include "devices/mqtt/session.h"
+#include "gateway/ingest.h"
+#include "storage/batch.h"
+
+namespace wayside {
+
+class MqttConnection;
+
+// When everybody who will send soon has sent, waiting longer for company is in vain.
+// A connection is *hungry* when its last reading came sooner than the linger after our last
+// acknowledgement to it. A commit is due at once when a hungry connection waits and none is
+// expected: acknowledged less than a linger ago, and not back yet.
+class PaceKeeper {
+ public:
+  struct Member {
+    enum class State { idle, waiting, expected } state = State::idle;
+    bool hungry = false;
+    std::int64_t acked_us = INT64_MIN / 2;
+  };
+  explicit PaceKeeper(std::int64_t linger_us) : linger_us_(linger_us) {}
+
+  void reading_came(Member& m, std::int64_t now_us);
+  void all_acknowledged(const std::shared_ptr<Member>& m, std::int64_t now_us);
+  void gone(Member& m);
+  [[nodiscard]] bool commit_now(std::int64_t now_us);
+
+ private:
+  struct Expected {
+    std::weak_ptr<Member> member;
+    std::int64_t acked_us;
+  };
+  std::int64_t linger_us_;
+  std::size_t hungry_waiting_ = 0;
+  std::size_t expected_ = 0;
+  std::deque<Expected> expected_until_;  // in order of time
+};
+
+struct MqttHub {
+  MqttHub(const Config& the_config, BatchSink& the_log, Ingest& the_ingest,
+          const Clock& the_clock, Logger& the_logger)
+      : config(the_config),
+        sink(the_log),
+        ingest(the_ingest),
+        clock(the_clock),
+        logger(the_logger),
+        pace(the_config.commit.linger_ms * 1000) {}
+
+  const Config& config;
+  BatchSink& sink;
+  Ingest& ingest;
+  const Clock& clock;
+  Logger& logger;
+  PaceKeeper pace;
+
+  std::unordered_map<std::string, std::weak_ptr<MqttConnection>> clients;
+  std::vector<std::uint8_t> read_buffer;  // one read at a time is decoded
+  std::size_t pending_bytes = 0;          // of readings that wait for their commit
+  std::size_t outstanding = 0;            // batches that wait for their commit
+  bool submitted_since_flush = false;
+  bool stopping = false;
+
+  struct DelayedWill {
+    std::string client_id;
+    mqtt::Will will;
+    std::int64_t due_ms = 0;  // steady
+  };
+  std::vector<DelayedWill> delayed_wills;
+
+  // Something is refused, set aside or ended: counted, and stored with the next batch.
+  void count(const std::string& name, std::int64_t n = 1) { counts[name] += n; }
+  void take_counts(std::vector<Op>& ops);
+  // Asks for a commit if nobody else is worth waiting for.
+  void consider_commit();
+  // Publishes a client's will as a reading; at once, or after its delay.
+  void leave_will(const std::string& client_id, const mqtt::Will& will, std::int64_t delay_ms);
+  void publish_will(const std::string& client_id, const mqtt::Will& will);
+  // The client is back: its delayed will is dropped, or (its session ended) published.
+  void client_is_back(const std::string& client_id, bool same_session);
+  void publish_due_wills();
+
+  std::map<std::string, std::int64_t> counts;
+};
+
+[[nodiscard]] std::int64_t steady_us();
+
+}  // namespace wayside

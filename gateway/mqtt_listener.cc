@@ -1,0 +1,182 @@
+#include "gateway/mqtt_listener.h"
+
+#include <sys/resource.h>
+
+#include <algorithm>
+#include <asio/executor_work_guard.hpp>
+#include <asio/io_context.hpp>
+#include <asio/post.hpp>
+#include <asio/steady_timer.hpp>
+#include <thread>
+#include <vector>
+
+#include "base/limits.h"
+#include "base/text.h"
+#include "gateway/mqtt_connection.h"
+
+namespace wayside {
+namespace {
+
+using std::chrono::milliseconds;
+using asio::ip::tcp;
+
+constexpr auto kTick = milliseconds(100);
+constexpr std::int64_t kStopMs = 10'000;  // for commits and acknowledgements at the end
+constexpr int kOtherDescriptors = 128;    // database, bridges, control
+
+// As many descriptors as max_connections needs, if the system gives them.
+Status allow_descriptors(std::int64_t connections) {
+  const auto wanted = static_cast<rlim_t>(connections) + limits::kRefusedConnectionsMax +
+                      static_cast<rlim_t>(kOtherDescriptors);
+  rlimit limit{};
+  if (::getrlimit(RLIMIT_NOFILE, &limit) != 0 || limit.rlim_cur >= wanted) return {};
+  limit.rlim_cur = limit.rlim_max == RLIM_INFINITY ? wanted : std::min(limit.rlim_max, wanted);
+  if (::setrlimit(RLIMIT_NOFILE, &limit) == 0 && limit.rlim_cur >= wanted) return {};
+  return fail(ErrorCode::refused,
+              cat("mqtt.max_connections = ", connections, " needs ", wanted,
+                  " file descriptors; the system allows ", limit.rlim_cur),
+              "raise LimitNOFILE (systemd) or ulimit -n, or lower mqtt.max_connections");
+}
+
+}  // namespace
+
+struct MqttListener::Impl {
+  Impl(const Plan& plan, const Catalog& catalog, BatchSink& sink, const Clock& clock,
+       Logger& logger)
+      : ingest(plan.routes, catalog, clock), hub(plan.config, sink, ingest, clock, logger) {
+    hub.read_buffer.resize(limits::kReadBytes);
+  }
+
+  Status bind(const std::string& listen) {
+    WS_ASSIGN(const HostPort at, parse_host_port(listen));
+    const auto failed = [&](const asio::error_code& error) {
+      return fail(ErrorCode::io, cat("mqtt.listen = ", listen, ": ", error.message()),
+                  "is another broker on that port? Choose another address or port");
+    };
+    asio::error_code error;
+    const auto address = asio::ip::make_address(at.host == "localhost" ? "127.0.0.1" : at.host, error);
+    if (error) return failed(error);
+    const tcp::endpoint endpoint(address, at.port);
+    acceptor.open(endpoint.protocol(), error);
+    if (error) return failed(error);
+    acceptor.set_option(tcp::acceptor::reuse_address(true), error);
+    acceptor.bind(endpoint, error);
+    if (error) return failed(error);
+    acceptor.listen(1024, error);
+    if (error) return failed(error);
+    port = acceptor.local_endpoint().port();
+    return {};
+  }
+
+  void accept() {
+    acceptor.async_accept([this](const asio::error_code& error, tcp::socket socket) {
+      if (!acceptor.is_open()) return;
+      if (error) {
+        hub.logger.repeated(LogLevel::warning, "accept",
+                            cat("a connection could not be accepted: ", error.message()));
+        // Out of descriptors or memory: they come back with time, not by trying at once.
+        retry.expires_after(kTick);
+        retry.async_wait([this](const asio::error_code& e) {
+          if (!e) accept();
+        });
+        return;
+      }
+      const auto most = static_cast<std::size_t>(hub.config.mqtt.max_connections);
+      if (connections.size() >= most + limits::kRefusedConnectionsMax) {
+        hub.count("refused.max_connections");
+      } else {
+        auto connection = std::make_shared<MqttConnection>(std::move(socket), hub,
+                                                           connections.size() >= most);
+        connections.push_back(connection);
+        connection->start();
+      }
+      accept();
+    });
+  }
+
+  void tick() {
+    const std::int64_t now = hub.clock.steady_ms();
+    heartbeat = now;
+    for (std::size_t i = 0; i < connections.size(); ++i) connections[i]->tick(now);
+    std::erase_if(connections, [](const auto& c) { return c->closed(); });
+    connected = static_cast<std::size_t>(std::count_if(
+        connections.begin(), connections.end(), [](const auto& c) { return c->connected(); }));
+    if (!hub.stopping) hub.publish_due_wills();
+    hub.consider_commit();
+    if (hub.stopping && (hub.outstanding == 0 || now >= stop_by)) return finish();
+    if (hub.stopping) hub.sink.flush();
+    if (!hub.counts.empty() && now - counts_stored >= 10'000) store_counts(now);
+    timer.expires_after(kTick);
+    timer.async_wait([this](const asio::error_code& e) {
+      if (!e) tick();
+    });
+  }
+
+  void store_counts(std::int64_t now) {
+    counts_stored = now;
+    Batch batch;
+    hub.take_counts(batch.ops);
+    if (!batch.ops.empty()) hub.sink.submit(std::move(batch));
+  }
+
+  void begin_stop() {
+    hub.stopping = true;
+    stop_by = hub.clock.steady_ms() + kStopMs;
+    asio::error_code ignored;
+    acceptor.close(ignored);
+    retry.cancel();
+    for (const auto& c : connections) c->stop_reading();
+    hub.sink.flush();
+  }
+
+  void finish() {
+    for (const auto& c : connections) c->shut_down();
+    connections.clear();
+    store_counts(hub.clock.steady_ms());
+    work.reset();
+  }
+
+  asio::io_context io;
+  asio::executor_work_guard<asio::io_context::executor_type> work{io.get_executor()};
+  tcp::acceptor acceptor{io};
+  asio::steady_timer timer{io}, retry{io};
+  Ingest ingest;
+  MqttHub hub;
+  std::vector<std::shared_ptr<MqttConnection>> connections;
+  std::uint16_t port = 0;
+  std::int64_t stop_by = 0, counts_stored = 0;
+  std::atomic<std::size_t> connected{0};
+  std::atomic<std::int64_t> heartbeat{0};
+  std::jthread thread;
+};
+
+MqttListener::MqttListener(std::unique_ptr<Impl> impl) : impl_(std::move(impl)) {}
+
+Result<std::unique_ptr<MqttListener>> MqttListener::start(const Plan& plan, const Catalog& catalog,
+                                                          BatchSink& sink, const Clock& clock,
+                                                          Logger& logger) {
+  WS_TRY(allow_descriptors(plan.config.mqtt.max_connections));
+  auto impl = std::make_unique<Impl>(plan, catalog, sink, clock, logger);
+  WS_TRY(impl->bind(plan.config.mqtt.listen));
+  Impl* raw = impl.get();
+  impl->thread = std::jthread([raw] {
+    raw->accept();
+    raw->tick();
+    raw->io.run();
+  });
+  return std::unique_ptr<MqttListener>(new MqttListener(std::move(impl)));
+}
+
+void MqttListener::stop() {
+  if (!impl_->thread.joinable()) return;
+  asio::post(impl_->io, [this] { impl_->begin_stop(); });
+  impl_->thread.join();
+}
+
+MqttListener::~MqttListener() { stop(); }
+
+std::uint16_t MqttListener::port() const { return impl_->port; }
+std::size_t MqttListener::connections() const { return impl_->connected; }
+std::int64_t MqttListener::heartbeat_steady_ms() const { return impl_->heartbeat; }
+
+}  // namespace wayside

@@ -1,0 +1,44 @@
+// The MQTT listener: accepts devices' connections and keeps them, on the I/O thread.
+// Thread: start, stop and the destructor from the thread that owns it; statistics from any.
+#pragma once
+
+#include <atomic>
+#include <cstdint>
+#include <memory>
+
+#include "base/clock.h"
+#include "base/log.h"
+#include "base/result.h"
+#include "gateway/plan.h"
+#include "storage/batch.h"
+#include "storage/catalog.h"
+
+namespace wayside {
+
+class MqttListener {
+ public:
+  // Binds and begins to serve, on a thread of its own. `plan`, `sink`, `clock` and `logger` must
+  // outlive it.
+  [[nodiscard]] static Result<std::unique_ptr<MqttListener>> start(const Plan& plan,
+                                                                   const Catalog& catalog,
+                                                                   BatchSink& sink,
+                                                                   const Clock& clock,
+                                                                   Logger& logger);
+  // Stops reading, waits (a bounded time) until what was taken is committed and acknowledged,
+  // tells the clients and closes. Batches may still call back: the log must be destroyed between
+  // stop() and the destructor.
+  void stop();
+  ~MqttListener();
+
+  [[nodiscard]] std::uint16_t port() const;
+  [[nodiscard]] std::size_t connections() const;
+  // When the I/O thread last turned its loop; steady milliseconds.
+  [[nodiscard]] std::int64_t heartbeat_steady_ms() const;
+
+ private:
+  struct Impl;
+  explicit MqttListener(std::unique_ptr<Impl> impl);
+  std::unique_ptr<Impl> impl_;
+};
+
+}  // namespace wayside

@@ -1,0 +1,35 @@
+// From the configuration to what runs: topics, routes and bridges, with every contradiction
+// between them reported at once. Thread: plain values.
+#pragma once
+
+#include <string>
+#include <vector>
+
+#include "config/config.h"
+#include "devices/route.h"
+#include "storage/catalog.h"
+
+namespace wayside {
+
+inline constexpr const char* kQuarantineTopic = "quarantine";
+
+struct Plan {
+  Config config;
+  std::vector<TopicSpec> topics;  // the quarantine among them
+  std::vector<Route> routes;
+};
+
+// Adds to `problems` what is wrong between keys: unknown topics, overlapping routes, bad patterns.
+[[nodiscard]] Plan make_plan(const Config& config, std::vector<Problem>& problems);
+
+// Loads the file and makes the plan; any problem is an error whose text is the whole report.
+[[nodiscard]] Result<Plan> load_plan(const std::string& path);
+
+// "host:port" or "[v6]:port".
+struct HostPort {
+  std::string host;
+  std::uint16_t port = 0;
+};
+[[nodiscard]] Result<HostPort> parse_host_port(std::string_view text);
+
+}  // namespace wayside

@@ -1,0 +1,8 @@
+// The program's version. Thread: constant.
+#pragma once
+
+#include <string_view>
+
+namespace wayside {
+inline constexpr std::string_view kVersion = "0.1.0";
+}
