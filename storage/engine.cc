@@ -45,8 +45,9 @@ Status Engine::open_database() {
   WS_TRY(db_.exec("PRAGMA page_size=4096"));
   WS_TRY(db_.exec("PRAGMA auto_vacuum=NONE"));
   // Before anything is written: a database of a newer version is left as it is.
-  WS_ASSIGN(const std::int64_t pages, db_.number("PRAGMA page_count"));
-  if (pages > 0) WS_TRY(check_schema(db_));
+  // One without tables was cut off when it was made; it is made again.
+  WS_ASSIGN(const std::int64_t tables, db_.number("SELECT count(*) FROM sqlite_schema"));
+  if (tables > 0) WS_TRY(check_schema(db_));
   WS_TRY(db_.exec("PRAGMA journal_mode=WAL"));
   WS_TRY(db_.exec("PRAGMA synchronous=FULL"));
   // Debian's SQLite overwrites dropped pages with zeros; through the WAL a drop would cost as

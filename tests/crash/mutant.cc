@@ -1,0 +1,35 @@
+// The gateway with one thing wrong on purpose: a batch is called done when it is handed in, before
+// any commit. The kill test must turn red with it (tests/e2e/test_kill.py, TestOfTheTest).
+#include "gateway/gateway.h"
+
+namespace {
+
+using namespace wayside;
+
+class AckOnReceipt final : public BatchSink {
+ public:
+  explicit AckOnReceipt(BatchSink& log) : log_(log) {}
+  void submit(Batch batch) override {
+    // Sessions must still be opened in earnest: their answer comes from the log.
+    const bool opens = !batch.ops.empty() && std::holds_alternative<OpenSession>(batch.ops.front());
+    if (!opens && batch.done) {
+      batch.done(batch, Status{});
+      batch.done = nullptr;
+    }
+    log_.submit(std::move(batch));
+  }
+  void flush() override { log_.flush(); }
+
+ private:
+  BatchSink& log_;
+};
+
+}  // namespace
+
+int main(int argc, char** argv) {
+  // As `wayside run -c FILE`.
+  return argc == 4 ? run_gateway(argv[3], [](BatchSink& log) -> std::unique_ptr<BatchSink> {
+    return std::make_unique<AckOnReceipt>(log);
+  })
+                   : 2;
+}
