@@ -88,6 +88,14 @@ class Gateway:
             f.write(f'data_dir = "{self.data_dir}"\n{head}\n[commit]\n{commit}\n'
                     f'[mqtt]\nlisten = "127.0.0.1:0"\n{mqtt}\n{topics}\n{tail}\n')
 
+    def edit(self, old, new):
+        """Changes the configuration file, for the next start."""
+        with open(self.config, encoding="utf-8") as f:
+            text = f.read()
+        assert old in text, old
+        with open(self.config, "w", encoding="utf-8") as f:
+            f.write(text.replace(old, new))
+
     def start(self, wait=True):
         log = open(self.log_path, "ab")
         begin = log.tell()

@@ -1,0 +1,188 @@
+"""The bridge against a real HTTP upstream that is away, answers 500, hangs, closes in mid-reply,
+finds a batch too large or a record wrong, and is killed; and the gateway is killed, too."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+import shutil
+import unittest
+
+from harness import Gateway, Wire, main, publish_packet, seeded, wait_for
+
+HERE = os.path.dirname(os.path.abspath(__file__))
+
+
+class Receiver:
+    """tests/e2e/receiver.py on a port that stays the same over restarts."""
+
+    def __init__(self):
+        self.directory = tempfile.mkdtemp(prefix="wayside-receiver-")
+        self.store = os.path.join(self.directory, "store")
+        self.mode_path = os.path.join(self.directory, "mode")
+        self.port = 0
+        self.process = None
+
+    def start(self):
+        self.process = subprocess.Popen(
+            [sys.executable, os.path.join(HERE, "receiver.py"), "--port", str(self.port),
+             "--store", self.store, "--mode", self.mode_path], stdout=subprocess.PIPE, text=True)
+        self.port = int(self.process.stdout.readline().split()[1])
+        return self
+
+    def kill(self):
+        self.process.send_signal(signal.SIGKILL)
+        self.process.wait()
+        self.process.stdout.close()
+
+    def mode(self, text):
+        with open(self.mode_path + ".new", "w", encoding="utf-8") as f:
+            f.write(text)
+        os.replace(self.mode_path + ".new", self.mode_path)
+
+    def batches(self):
+        try:
+            with open(self.store, "rb") as f:
+                return [json.loads(line) for line in f if line.endswith(b"\n")]
+        except FileNotFoundError:
+            return []
+
+    def records(self):
+        return [r for b in self.batches() for r in b["records"]]
+
+    def __enter__(self):
+        return self.start()
+
+    def __exit__(self, *exc):
+        if self.process.poll() is None:
+            self.kill()
+        shutil.rmtree(self.directory, ignore_errors=True)
+
+
+def bridge(receiver, extra=""):
+    return f"""
+[[bridge]]
+name = "cloud"
+topics = ["raw"]
+to = "http://127.0.0.1:{receiver.port}/ingest"
+linger = "20ms"
+retry_max = "200ms"
+timeout = "1s"
+{extra}
+"""
+
+
+def publish(gateway, values, client="device"):
+    with Wire(gateway.port) as wire:
+        wire.connect(client)
+        for i, value in enumerate(values):
+            wire.send(publish_packet(f"raw/{client}", value, 1, i % 60000 + 1))
+        for _ in values:
+            assert wire.read()[0] == 4
+
+
+class Bridge(unittest.TestCase):
+    def setUp(self):
+        self.receiver = Receiver().start()
+        self.addCleanup(self.receiver.__exit__)
+
+    def gateway(self, extra=""):
+        gateway = Gateway(commit='linger = "10ms"', tail=bridge(self.receiver, extra)).start()
+        self.addCleanup(gateway.__exit__, None)
+        return gateway
+
+    def arrived(self, n):
+        return wait_for(lambda: len(self.receiver.records()) >= n and self.receiver.records(),
+                        f"{n} records upstream; there are {len(self.receiver.records())}")
+
+    def test_records_arrive_in_order_in_the_record_form_and_positions_are_committed(self):
+        gateway = self.gateway()
+        publish(gateway, [f"v{i}" for i in range(50)])
+        records = self.arrived(50)
+        self.assertEqual([r["value"] for r in records], [f"v{i}" for i in range(50)])
+        self.assertEqual(sorted(records[0]),
+                         ["headers", "key", "offset", "partition", "timestamp", "topic", "value"])
+        wait_for(lambda: sum(n for n, in gateway.sql(
+            "SELECT committed_offset FROM __consumer_offsets WHERE group_id='bridge.cloud'")) == 50,
+            "the positions are committed")
+        wait_for(lambda: gateway.status()["bridges"][0]["unsent"] == 0, "nothing is unsent")
+        self.assertEqual(gateway.sql("SELECT count(*) FROM _ws_sealed"), [(0,)])
+
+    def test_lag_grows_while_the_upstream_is_away_and_drains_when_it_is_back(self):
+        gateway = self.gateway()
+        self.receiver.kill()
+        publish(gateway, [f"v{i}" for i in range(300)])
+        wait_for(lambda: gateway.status()["bridges"][0]["unsent"] == 300, "all is unsent")
+        wait_for(lambda: "unreachable" in gateway.cli("status").stdout, "status says why")
+        self.receiver.start()
+        self.assertEqual([r["value"] for r in self.arrived(300)], [f"v{i}" for i in range(300)])
+
+    def test_an_upstream_that_fails_in_any_way_gets_each_batch_once(self):
+        gateway = self.gateway('batch_records = 10')
+        for mode in ("500", "close", "401", "hang", "429"):
+            with self.subTest(mode=mode):
+                before = len(self.receiver.records())
+                self.receiver.mode(mode)
+                publish(gateway, [f"{mode}-{i}" for i in range(25)])
+                wait_for(lambda: gateway.status()["gateway"]["bridges"][0]["tries_failed"] > 0,
+                         "a try fails")
+                self.assertEqual(len(self.receiver.records()), before)
+                self.receiver.mode("ok")
+                self.arrived(before + 25)
+        values = [r["value"] for r in self.receiver.records()]
+        self.assertEqual(len(values), len(set(values)))
+
+    def test_a_batch_that_is_too_large_is_cut(self):
+        self.receiver.mode("413:7")
+        gateway = self.gateway()
+        publish(gateway, [f"v{i}" for i in range(100)])
+        self.assertEqual([r["value"] for r in self.arrived(100)], [f"v{i}" for i in range(100)])
+        self.assertLessEqual(max(len(b["records"]) for b in self.receiver.batches()), 7)
+
+    def test_a_record_that_is_refused_goes_to_quarantine_and_the_others_arrive(self):
+        self.receiver.mode("poison:bad")
+        gateway = self.gateway()
+        values = [f"v{i}" for i in range(40)]
+        values[17] = "bad one"
+        publish(gateway, values)
+        self.assertEqual([r["value"] for r in self.arrived(39)],
+                         [v for v in values if v != "bad one"])
+        self.assertEqual(gateway.values("quarantine"), ["bad one"])
+        record = json.loads(gateway.cli("read", "quarantine", "--json", check=0).stdout)
+        self.assertEqual(record["headers"]["reason"], "refused_upstream")
+        self.assertIn("400", record["headers"]["detail"])
+
+    def test_kill_of_both_in_a_loop_upstream_has_exactly_what_the_log_has(self):
+        rng = seeded("bridge kill")
+        gateway = self.gateway("batch_records = 20")
+        n = 0
+        for i in range(12):
+            values = [f"v{n + k}" for k in range(100)]
+            n += 100
+            publish(gateway, values, f"device{i}")
+            time.sleep(rng.random() * 0.1)  # the random moment is the point
+            if rng.random() < 0.5:
+                self.receiver.kill()
+                time.sleep(rng.random() * 0.05)
+                self.receiver.start()
+            else:
+                gateway.kill()
+                gateway.start()
+        self.arrived(n)
+        wait_for(lambda: gateway.status()["bridges"][0]["unsent"] == 0, "it is drained")
+        got = [(r["partition"], r["offset"], r["value"]) for r in self.receiver.records()]
+        held = gateway.sql('SELECT "partition", "offset", value FROM raw')
+        self.assertEqual(len(got), len(set(got)), "a record came twice")
+        self.assertEqual(sorted(got), sorted(held))
+        # In order per partition, so per key.
+        last = {}
+        for partition, offset, _ in got:
+            self.assertLess(last.get(partition, -1), offset)
+            last[partition] = offset
+
+
+if __name__ == "__main__":
+    main()

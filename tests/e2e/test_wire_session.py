@@ -1,0 +1,259 @@
+"""The wire: wills, sessions, take-over and the bound on connections, packet by packet against the
+real binary. Statements are those of MQTT 5.0's appendix B; v311: those of MQTT 3.1.1.
+"""
+
+from harness import *
+from test_wire_connect import (DELAY, RETAINED, V311, V5, WireCase, expiry, four, two)
+
+
+class Wills(WireCase):
+    def will(self, retain=False, delay=None, qos=1):
+        return ("raw/will", self.tag + "will", qos, retain,
+                b"" if delay is None else bytes([DELAY]) + four(delay))
+
+    def await_will(self, retain=False):
+        rows = wait_for(lambda: self.rows("mqtt_topic, client_id, attrs"), "the will")
+        self.assertEqual([row[:2] for row in rows], [("raw/will", self.id_)])
+        self.assertEqual(rows[0][2] & RETAINED, RETAINED if retain else 0)
+
+    def test_abnormal_close(self):
+        """[MQTT-3.1.2-7], [MQTT-3.1.2-8], [MQTT-3.1.2-14], [MQTT-3.1.2-15], v311
+        [MQTT-3.1.2-8], [MQTT-3.1.2-16], [MQTT-3.1.2-17]; once only: [MQTT-3.1.2-10]."""
+        for version in self.both():
+            for retain in (False, True):
+                self.fresh()
+                self.open(version, clean=False, will=self.will(retain, qos=2 * retain)).close()
+                self.await_will(retain)
+                self.open(version).close()
+                self.check_stored("will")
+
+    def test_after_its_readings(self):
+        """[MQTT-3.1.2-8]: the will comes behind what its client published."""
+        for version in self.both():
+            wire = self.open(version, will=self.will())
+            wire.send(b"".join(self.publish(str(i), version=version) for i in range(50))).close()
+            wait_for(lambda: len(self.stored()) == 51, "50 readings and the will")
+            self.assertEqual(self.stored(), [str(i) for i in range(50)] + ["will"])
+
+    def test_normal_disconnect(self):
+        """[MQTT-3.1.2-10], [MQTT-3.14.4-3], v311 [MQTT-3.14.4-3]."""
+        for version in self.both():
+            for reason in (b"",) if version == V311 else (b"", b"\0", b"\0\0"):
+                self.leave(self.open(version, will=self.will()), reason)
+            self.check_stored()
+
+    def test_disconnect_with_will(self):
+        """[MQTT-3.1.2-8], 3.14.2.1: reason 0x04, or any but 0, publishes the will."""
+        for reason in (b"\x04", b"\x04\0", b"\x80"):
+            self.fresh()
+            self.leave(self.open(V5, will=self.will()), reason)
+            self.await_will()
+
+    def test_protocol_error(self):
+        """[MQTT-3.1.2-8], 3.1.2.5: the server ends the connection for an error."""
+        for version in self.both():
+            wire = self.open(version, will=self.will()).send(packet(CONNACK, 0, b"\0\0"))
+            wire.expect_close()
+            self.await_will()
+
+    def test_no_will_of_a_refused_connect(self):
+        """v311 [MQTT-3.1.2-8] ("if accepted"), [MQTT-3.1.2-12]: no will flag, no will."""
+        for version in self.both():
+            refused = connect_packet("y" * 1025, version, will=self.will())
+            self.wire().send(refused).expect_close()
+            self.open(version).close()
+            self.check_stored()
+
+    def test_delay(self):
+        """[MQTT-3.1.2-8]: not before its delay, but then."""
+        self.open(V5, properties=expiry(60), will=self.will(delay=1)).close()
+        began = time.monotonic()
+        wait_for(lambda: self.barrier() or time.monotonic() - began > 0.7, "0.7 s")
+        self.assertEqual(self.stored(), [])
+        self.await_will()
+        self.assertGreater(time.monotonic() - began, 0.9)
+
+    def test_delay_and_the_client_is_back(self):
+        """[MQTT-3.1.3-9]: back in its session in time, no will; in a new session, at once."""
+        self.open(V5, properties=expiry(60), will=self.will(delay=1)).close()
+        began = time.monotonic()
+        back = self.open(V5, clean=False, properties=expiry(60))
+        self.assertEqual(back.connack[0], 1)
+        wait_for(lambda: time.monotonic() - began > 1.4, "1.4 s")
+        self.check_stored()
+        self.fresh()
+        self.open(V5, properties=expiry(60), will=self.will(delay=600)).close()
+        self.open(V5, clean=True)
+        self.await_will()
+
+    def test_delay_beyond_the_session(self):
+        """[MQTT-3.1.2-8]: a session that ends with its connection does not wait."""
+        self.open(V5, will=self.will(delay=600)).close()
+        self.await_will()
+
+    def test_delay_survives_a_kill(self):
+        """[MQTT-3.1.2-8], 3.1.2.5: a restart may put a will off, not drop it."""
+        with Gateway(commit='linger = "2ms"') as gateway:
+            with Wire(gateway.port) as wire:
+                wire.connect(self.id_, V5, properties=expiry(60), will=self.will(delay=1))
+            wait_for(lambda: gateway.sql("SELECT 1 FROM _ws_sessions WHERE disconnected_ms > 0"),
+                     "the session is closed")
+            gateway.kill()
+            gateway.start()
+            wait_for(lambda: self.tag + "will" in gateway.values("raw"), "the will", 3)
+
+
+class TakeOver(WireCase):
+    def test_same_client_id(self):
+        """[MQTT-3.1.4-3], [MQTT-3.1.4-4], v311 [MQTT-3.1.4-2]: 0x8E, its will, its session."""
+        for version in self.both():
+            will = ("raw/will", self.tag + "will", 0, False, b"")
+            session = {"clean": False, "properties": expiry(60)}
+            old = self.open(version, will=will, **session)
+            old.send(self.publish("q2", 2, 5, version)).read()
+            new = self.open(version, **session)
+            gone = old.expect_close()
+            self.assertEqual(new.connack[0], 1)
+            new.send(self.publish("q2", 2, 5, version, dup=True))
+            self.assertEqual(new.read(), (PUBREC, 0, two(5)))
+            self.check_stored("q2", "will")
+            self.assertEqual([(p[0], p[2][0]) for p in gone],
+                             [(DISCONNECT, 0x8E)] if version == V5 else [])
+
+    def test_before_the_first_was_answered(self):
+        """[MQTT-4.1.0-1], [MQTT-3.1.2-23]: the loser's end does not end the winner's session, and
+        a QoS 2 reading is still stored once: [MQTT-4.3.3-10]."""
+        first = self.open(V5, properties=expiry(100))
+        self.leave(first)
+        loser, winner = self.wire(), self.wire()
+        loser.send(connect_packet(self.id_, V5, clean=False, properties=expiry(0)))
+        winner.send(connect_packet(self.id_, V5, clean=False, properties=expiry(100)))
+        self.assertEqual(winner.read()[2][:2], b"\x01\0")
+        loser.expect_close()
+        winner.send(self.publish("once", 2, 7, V5))
+        self.assertEqual(winner.read(), (PUBREC, 0, two(7)))
+        winner.close()
+        back = self.open(V5, clean=False, properties=expiry(100))
+        back.send(self.publish("once", 2, 7, V5, dup=True))
+        self.assertEqual(back.read(), (PUBREC, 0, two(7)))
+        self.check_stored("once")
+        self.assertEqual(back.connack[0], 1)
+
+
+class Sessions(WireCase):
+    OPTIONS = {"head": '[clock]\ntrust = "always"'}
+
+    def keep(self, version, seconds=600, **kwargs):
+        return self.open(version, clean=False,
+                         properties=expiry(seconds) if version == V5 else b"", **kwargs)
+
+    def test_present(self):
+        """[MQTT-3.1.2-5], [MQTT-3.1.2-6], [MQTT-3.1.2-23], [MQTT-3.2.2-3], v311 [MQTT-3.1.2-4],
+        [MQTT-3.2.2-2], [MQTT-3.2.2-3]: also after a clean DISCONNECT."""
+        for version in self.both():
+            wire = self.keep(version)
+            self.assertEqual(wire.connack[0], 0)
+            self.leave(wire)
+            wire = self.keep(version)
+            self.assertEqual(wire.connack[0], 1)
+            wire.close()
+            self.assertEqual(self.keep(version).connack[0], 1)
+
+    def test_clean_start(self):
+        """[MQTT-3.1.2-4], [MQTT-3.2.2-2], v311 [MQTT-3.1.2-6], [MQTT-3.2.2-1]: an open QoS 2
+        handshake goes too, so that its identifier is a new reading."""
+        for version in self.both():
+            self.keep(version).send(self.publish("q2", 2, 5, version)).read()
+            wire = self.open(version, clean=True)
+            self.assertEqual(wire.connack[0], 0)
+            wire.send(self.publish("q2", 2, 5, version)).read()
+            self.leave(wire)
+            self.assertEqual(self.keep(version).connack[0], 0)
+            self.check_stored("q2", "q2")
+
+    def test_qos2_over_connections(self):
+        """[MQTT-4.1.0-1], [MQTT-4.3.3-10], [MQTT-4.3.3-11], [MQTT-4.4.0-1] (a client resends)."""
+        for version in self.both():
+            self.keep(version).send(self.publish("q2", 2, 5, version)).read()
+            wire = self.keep(version).send(self.publish("q2", 2, 5, version, dup=True))
+            self.assertEqual(wire.read(), (PUBREC, 0, two(5)))
+            wire.close()
+            wire = self.keep(version).send(pubrel_packet(5))
+            self.assertEqual(wire.read(), (PUBCOMP, 0, two(5)))
+            wire.close()
+            wire = self.keep(version).send(self.publish("new", 2, 5, version))
+            self.assertEqual(wire.read(), (PUBREC, 0, two(5)))
+            self.check_stored("q2", "new")
+
+    def test_kill(self):
+        """[MQTT-3.1.2-23], [MQTT-4.3.3-10]: a session and its identifiers survive kill -9."""
+        with Gateway(commit='linger = "2ms"') as gateway:
+            for version in (V311, V5):
+                with Wire(gateway.port) as wire:
+                    wire.connect(f"k{version}", version, clean=False, properties=expiry(600))
+                    wire.send(publish_packet("raw/k", f"k{version}", 2, 3, version)).read()
+            gateway.kill()
+            gateway.start()
+            for version in (V311, V5):
+                with Wire(gateway.port) as wire:
+                    connack = wire.connect(f"k{version}", version, clean=False)
+                    self.assertEqual(connack[:2], (1, 0))
+                    wire.send(publish_packet("raw/k", f"k{version}", 2, 3, version, dup=True))
+                    self.assertEqual(wire.read(), (PUBREC, 0, two(3)))
+                    wire.send(pubrel_packet(3))
+                    self.assertEqual(wire.read(), (PUBCOMP, 0, two(3)))
+            self.assertEqual(gateway.values("raw"), ["k4", "k5"])
+
+    def test_expiry_at_disconnect(self):
+        """[MQTT-4.1.0-2], 3.14.2.2.2: DISCONNECT may set another expiry, but not out of nothing."""
+        self.leave(self.keep(V5, 600), b"\0\x05" + expiry(0))
+        wire = self.keep(V5, 1)
+        self.assertEqual(wire.connack[0], 0)
+        self.leave(wire, b"\0\x05" + expiry(500))
+        self.barrier()
+        rows = "SELECT expiry_s FROM _ws_sessions WHERE client_id = ? AND disconnected_ms > 0"
+        self.assertEqual(self.gateway.sql(rows, self.id_), [(500,)])
+        wire = self.keep(V5, 0)
+        self.assertEqual(wire.connack[0], 1)
+        wire.send(packet(DISCONNECT, 0, b"\0\x05" + expiry(500)))
+        self.check_ended(wire, V5, 0x82)
+        self.assertEqual(self.keep(V5).connack[0], 0)
+
+    def test_expiry(self):
+        """[MQTT-4.1.0-2]: absent for longer than its expiry, a session is not there."""
+        self.keep(V5, 1).close()
+        row = "SELECT disconnected_ms FROM _ws_sessions WHERE client_id = ? AND disconnected_ms > 0"
+        left = wait_for(lambda: self.gateway.sql(row, self.id_), "the session is closed")[0][0]
+        wait_for(lambda: time.time() * 1000 > left + 1050, "its second is over")
+        self.assertEqual(self.keep(V5).connack[0], 0)
+
+
+class Connections(WireCase):
+    OPTIONS = {"mqtt": "max_connections = 3"}
+
+    def test_max_connections(self):
+        """[MQTT-3.1.4-2], [MQTT-3.2.2-6], [MQTT-3.2.2-7], v311 [MQTT-3.2.2-4], [MQTT-3.2.2-5]."""
+        inside = [self.open(V311, f"in{i}") for i in range(3)]
+        self.check_refused_busy()
+        for wire in inside:
+            wire.send(packet(PINGREQ, 0, b""))
+            self.assertEqual(wire.read(), (PINGRESP, 0, b""))
+        self.leave(inside[0])
+        inside[0].close()
+
+        def comes_in():
+            wire = self.wire()
+            return wire.connect(self.id_, V5)[1] == 0
+        wait_for(comes_in, "a place is free again")
+
+    def check_refused_busy(self):
+        for version, code in ((V311, 3), (V5, 0x89)):
+            wire = self.wire().send(connect_packet(self.id_, version)
+                                    + self.publish("busy", 1, 1, version))
+            got = wire.expect_close()
+            self.assertEqual([(p[0], p[2][:2]) for p in got], [(CONNACK, bytes([0, code]))])
+        self.assertEqual(self.stored(), [])
+
+
+if __name__ == "__main__":
+    main()
