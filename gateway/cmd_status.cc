@@ -97,9 +97,9 @@ void print_json(const Picture& p) {
                ",\"oldest_unsent_ms\":", p.bridges[i].oldest_append_ms, "}");
   }
   out += "],\"gateway\":";
-  out += p.live.empty() ? "null\n" : p.live;
-  out.insert(out.size() - 1, "}");
-  std::fputs(out.c_str(), stdout);
+  const std::string_view live(p.live);
+  out += p.live.empty() ? "null" : live.substr(0, live.find_last_of('}') + 1);
+  std::printf("%s}\n", out.c_str());
 }
 
 // The text behind "state": of the bridge in the gateway's answer.

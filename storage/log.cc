@@ -11,7 +11,8 @@ namespace {
 using std::chrono::milliseconds;
 using std::chrono::steady_clock;
 
-constexpr auto kIdleStep = milliseconds(250);  // how often an idle writer looks for other work
+constexpr auto kIdleStep = milliseconds(250);  // how often an idle writer looks for other work,
+constexpr auto kBusyStep = milliseconds(2000);  // and one that always has readings waiting
 
 std::size_t bytes_of(const Batch& batch) {
   std::size_t bytes = 0;
@@ -133,19 +134,25 @@ std::vector<Batch> Log::next_group(std::stop_token stop, bool idle_work) {
 }
 
 void Log::run(std::stop_token stop) {
-  bool idle_work = false;
+  bool more = false;
+  auto maintained = steady_clock::now();
   for (;;) {
-    std::vector<Batch> group = next_group(stop, idle_work);
-    if (!group.empty()) {
+    std::vector<Batch> group = next_group(stop, more);
+    const bool idle = group.empty();
+    if (!idle) {
       commit_group(group, stop);
       if (auto rolled = engine_->roll_full_segments(); !rolled) {
         logger_.repeated(LogLevel::error, "roll", rolled.error().text());
       }
     } else if (stop.stop_requested()) {
       return;
-    } else {
-      idle_work = maintain();
     }
+    // Maintenance belongs into idle moments, but a log that is never idle needs it, too.
+    const auto now = steady_clock::now();
+    const auto every = stats().queued_ops == 0 ? kIdleStep : kBusyStep;
+    if (!idle && now - maintained < every) continue;
+    more = maintain();
+    maintained = now;
   }
 }
 

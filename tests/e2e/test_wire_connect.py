@@ -5,6 +5,8 @@ Statements are those of MQTT 5.0's appendix B; v311: those of MQTT 3.1.1 under i
 docs/MQTT.md is the list of all of them.
 """
 
+import functools
+
 from harness import *
 
 V311, V5 = 4, 5
@@ -40,6 +42,17 @@ def properties(data):
     return out
 
 
+def both(test):
+    """The test once for each version."""
+    @functools.wraps(test)
+    def run(self):
+        for version in (V311, V5):
+            with self.subTest(version=version):
+                self.fresh()
+                test(self, version)
+    return run
+
+
 class WireCase(unittest.TestCase):
     """One gateway for the class; every subtest has a client id and payloads of its own."""
 
@@ -48,14 +61,9 @@ class WireCase(unittest.TestCase):
 
     @classmethod
     def setUpClass(cls):
+        cls.barrier_wire = None
         options = {"commit": 'linger = "2ms"'} | cls.OPTIONS
         cls.gateway = cls.enterClassContext(Gateway(**options))
-
-    def both(self):
-        for version in (V311, V5):
-            with self.subTest(version=version):
-                self.fresh()
-                yield version
 
     def setUp(self):
         self.fresh()
@@ -95,10 +103,11 @@ class WireCase(unittest.TestCase):
 
     def barrier(self):
         """What any client sent before is committed after this: the writer keeps the order."""
-        with Wire(self.gateway.port) as wire:
-            wire.connect("", V311)
-            wire.send(publish_packet("vin/barrier", '{"vin":"b"}', 1, 1))
-            self.assertEqual(wire.read(), (PUBACK, 0, two(1)))
+        if self.barrier_wire is None:
+            type(self).barrier_wire = wire = self.enterClassContext(Wire(self.gateway.port))
+            wire.connect("", V311, keep_alive=0)
+        self.barrier_wire.send(publish_packet("vin/barrier", '{"vin":"b"}', 1, 1))
+        self.assertEqual(self.barrier_wire.read(), (PUBACK, 0, two(1)))
 
     def check_stored(self, *texts):
         self.barrier()
@@ -125,22 +134,18 @@ class WireCase(unittest.TestCase):
 
 
 class Connect(WireCase):
-    def test_protocol_name(self):
+    @both
+    def test_protocol_name(self, version):
         """[MQTT-3.1.2-1], v311 [MQTT-3.1.2-1]: another name is not served as MQTT."""
         for name in ("MQTX", "mqtt", "MQIsdp", "", "MQTTX"):
-            for version in self.both():
-                with self.subTest(name=name):
-                    wire = self.wire().send(connect_packet(self.id_, version, name=name)
-                                            + self.publish("other", 1, 1, version))
-                    wire.socket.settimeout(3)
-                    try:
-                        got = [wire.read()]
-                        self.assertNotEqual(got[0][2][1], 0, "accepted")
-                        got += wire.expect_close()
-                    except Closed:
-                        got = []
-                    self.assertLessEqual(len(got), 1)
-                    self.check_stored()
+            with self.subTest(name=name):
+                wire = self.wire().send(connect_packet(self.id_, version, name=name))
+                try:
+                    kind, _, body = wire.read()  # a CONNACK may say why, or not
+                except Closed:
+                    continue
+                self.assertEqual((kind, body[1]), (CONNACK, 1 if version == V311 else 0x84))
+                self.assertEqual(wire.expect_close(), [])
 
     def test_protocol_level(self):
         """[MQTT-3.1.2-2], [MQTT-3.2.2-7], v311 [MQTT-3.1.2-2], [MQTT-3.2.2-4], [MQTT-3.2.2-5]."""
@@ -151,77 +156,80 @@ class Connect(WireCase):
             with self.subTest(level=level):
                 self.check_refused(connect_packet(self.id_, level), V5, 0x84)
 
-    def test_reserved_flag(self):
+    @both
+    def test_reserved_flag(self, version):
         """[MQTT-3.1.2-3], [MQTT-3.1.4-1], v311 [MQTT-3.1.2-3], [MQTT-3.1.4-1] (no CONNACK)."""
-        for version in self.both():
-            self.check_refused(connect_packet(self.id_, version, flags=3), version, 0x81)
+        self.check_refused(connect_packet(self.id_, version, flags=3), version, 0x81)
 
-    def test_will_flags(self):
+    @both
+    def test_will_flags(self, version):
         """[MQTT-3.1.2-11], [MQTT-3.1.2-12], [MQTT-3.1.2-13], v311 [MQTT-3.1.2-13 to 15]."""
-        for version in self.both():
-            for flags in (0x0A, 0x12, 0x22, 0x3A):
-                with self.subTest(flags=flags):
-                    self.check_refused(connect_packet(self.id_, version, flags=flags), version,
-                                       0x81)
-            will = ("raw/w", self.tag, 3, 0, b"")
-            self.check_refused(connect_packet(self.id_, version, will=will), version, 0x81)
+        for flags in (0x0A, 0x12, 0x22, 0x3A):
+            with self.subTest(flags=flags):
+                self.check_refused(connect_packet(self.id_, version, flags=flags), version,
+                                   0x81)
+        will = ("raw/w", self.tag, 3, 0, b"")
+        self.check_refused(connect_packet(self.id_, version, will=will), version, 0x81)
 
-    def test_will_topic(self):
+    @both
+    def test_will_topic(self, version):
         """[MQTT-3.1.3-11], [MQTT-4.7.0-1], [MQTT-4.7.3-1], v311 [MQTT-3.1.3-10]."""
-        for version in self.both():
-            for topic, reason in (("raw/+", 0x90), ("#", 0x90), ("", 0x90), (b"raw/\xff", 0x81),
-                                  (b"raw/\0", 0x81)):
-                with self.subTest(topic=topic):
-                    self.check_refused(connect_packet(self.id_, version,
-                                                      will=(topic, self.tag, 0, 0, b"")),
-                                       version, reason)
+        for topic, reason in (("raw/+", 0x90), ("#", 0x90), ("", 0x90), (b"raw/\xff", 0x81),
+                              (b"raw/\0", 0x81)):
+            with self.subTest(topic=topic):
+                self.check_refused(connect_packet(self.id_, version,
+                                                  will=(topic, self.tag, 0, 0, b"")),
+                                   version, reason)
 
-    def test_missing_and_surplus_fields(self):
+    @both
+    def test_missing_and_surplus_fields(self, version):
         """[MQTT-3.1.2-9], [MQTT-3.1.2-16 to 19], [MQTT-3.1.3-1], [MQTT-3.1.3-3], [MQTT-3.1.4-1]."""
-        for version in self.both():
-            for flags in (0x06, 0x82, 0xC2):
-                with self.subTest(flags=flags):
-                    self.check_refused(connect_packet(self.id_, version, flags=flags), version,
-                                       0x81)
-            self.check_refused(connect_packet(self.id_, version, username="u", flags=2), version,
-                               0x81)
-            whole = connect_packet(self.id_, version)[2:]
-            for body in (whole[:-1], whole[:-len(self.id_) - 2], whole + b"\0"):
-                self.check_refused(packet(CONNECT, 0, body), version, 0x81)
+        for flags in (0x06, 0x82, 0xC2):
+            with self.subTest(flags=flags):
+                self.check_refused(connect_packet(self.id_, version, flags=flags), version,
+                                   0x81)
+        self.check_refused(connect_packet(self.id_, version, username="u", flags=2), version,
+                           0x81)
+        whole = connect_packet(self.id_, version)[2:]
+        for body in (whole[:-1], whole[:-len(self.id_) - 2], whole + b"\0"):
+            self.check_refused(packet(CONNECT, 0, body), version, 0x81)
 
-    def test_text_fields(self):
+    @both
+    def test_text_fields(self, version):
         """[MQTT-3.1.3-4], [MQTT-3.1.3-12], [MQTT-1.5.4-1], [MQTT-1.5.4-2], [MQTT-1.5.7-1],
         v311 [MQTT-1.5.3-1], [MQTT-1.5.3-2], [MQTT-3.1.3-11]."""
-        for version in self.both():
-            for text in (b"a\0", b"\xc0\xaf", b"\xed\xa0\x80", b"\xf8", b"a\xe2\x82"):
-                with self.subTest(text=text):
-                    self.check_refused(connect_packet(text, version), version, 0x81)
-                    self.check_refused(connect_packet(self.id_, version, username=text), version,
-                                       0x81)
-                    pair = b"\x26" + utf8("a") + utf8(text)
-                    if version == V5:
-                        self.check_refused(connect_packet(self.id_, V5, properties=pair), V5, 0x81)
+        for text in (b"a\0", b"\xc0\xaf", b"\xed\xa0\x80", b"\xf8", b"a\xe2\x82"):
+            with self.subTest(text=text):
+                self.check_refused(connect_packet(text, version), version, 0x81)
+                self.check_refused(connect_packet(self.id_, version, username=text), version,
+                                   0x81)
+                pair = b"\x26" + utf8("a") + utf8(text)
+                if version == V5:
+                    self.check_refused(connect_packet(self.id_, V5, properties=pair), V5, 0x81)
 
-    def test_user_name_and_password(self):
+    @both
+    def test_user_name_and_password(self, version):
         """[MQTT-3.1.2-17], [MQTT-3.1.2-19]; v311 [MQTT-3.1.2-22]: no password alone. There is no
         authentication, so what they say is not looked at."""
-        for version in self.both():
-            self.open(version, username="anna", password=b"\0\xff")
-            self.open(version, username="")
-        self.check_refused(connect_packet(self.id_, V311, password="p"), V311, 0)
-        self.open(V5, password="p")
+        self.open(version, username="anna", password=b"\0\xff")
+        self.open(version, username="")
+        if version == V311:
+            self.check_refused(connect_packet(self.id_, V311, password="p"), V311, 0)
+        else:
+            self.open(V5, password="p")
 
-    def test_client_ids(self):
-        """[MQTT-3.1.3-5], [MQTT-3.1.3-8], v311 [MQTT-3.1.3-9]; up to 1024 bytes are taken."""
+    @both
+    def test_client_ids(self, version):
+        """[MQTT-3.1.3-2], [MQTT-3.1.3-5], [MQTT-3.1.3-8], v311 [MQTT-3.1.3-9]; up to 1024 bytes,
+        [MQTT-1.5.4-3]."""
         letters = "0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ"
-        for version in self.both():
-            for name in (letters[:23], letters[23:46], letters[39:], "x", "ä/+#\ufeff",
-                         "y" * 1024):
-                wire = self.open(version, name)
-                wire.send(self.publish(name[:9], 1, 1, version)).read()
-                self.assertEqual(self.rows("client_id")[-1], name)
-            self.fresh()
-            self.check_refused(connect_packet("y" * 1025, version), version, 0x85, 2)
+        names = (letters[:23], letters[23:46], letters[39:], "x", "\u00e4/+#\ufeff", "y" * 1024)
+        for name in names:
+            wire = self.open(version, name).send(self.publish("id", 1, 1, version))
+            self.assertEqual(wire.read(), (PUBACK, 0, two(1)))
+        self.assertEqual(self.rows("client_id"), list(names))
+        self.fresh()
+        self.check_refused(connect_packet("y" * 1025, version), version, 0x85, 2)
 
     def test_empty_client_id(self):
         """[MQTT-3.1.3-6], [MQTT-3.1.3-7], [MQTT-3.2.2-16], v311 [MQTT-3.1.3-6 to 8]."""
@@ -243,17 +251,17 @@ class Connect(WireCase):
         self.assertEqual(again.connack[0], 1)
         self.assertNotIn(ASSIGNED, properties(again.connack[2]))
 
-    def test_second_connect(self):
+    @both
+    def test_second_connect(self, version):
         """[MQTT-3.1.0-2], [MQTT-3.2.0-2], [MQTT-4.13.1-1]."""
-        for version in self.both():
-            wire = self.open(version).send(self.publish("one", 1, 1, version))
-            ack = wire.read()
-            wire.send(connect_packet(self.id_, version) + self.publish("two", 1, 2, version))
-            got = wire.expect_close()
-            self.check_stored("one")
-            self.assertEqual((ack[0], CONNACK in [p[0] for p in got]), (PUBACK, False))
-            self.assertEqual([(p[0], p[2][:1]) for p in got],
-                             [(DISCONNECT, b"\x82")] if version == V5 else [])
+        wire = self.open(version).send(self.publish("one", 1, 1, version))
+        ack = wire.read()
+        wire.send(connect_packet(self.id_, version) + self.publish("two", 1, 2, version))
+        got = wire.expect_close()
+        self.check_stored("one")
+        self.assertEqual((ack[0], CONNACK in [p[0] for p in got]), (PUBACK, False))
+        self.assertEqual([(p[0], p[2][:1]) for p in got],
+                         [(DISCONNECT, b"\x82")] if version == V5 else [])
 
     def test_first_packet_is_not_connect(self):
         """[MQTT-3.1.0-1], [MQTT-3.14.0-1] (no DISCONNECT without a CONNACK before)."""
@@ -265,17 +273,27 @@ class Connect(WireCase):
                 self.assertEqual(wire.expect_close(), [])
         self.check_stored()
 
-    def test_pipelined_with_publish(self):
+    @both
+    def test_pipelined_with_disconnect(self, version):
+        """[MQTT-3.1.4-5], [MQTT-3.12.4-1]: a visit in one segment is answered before it ends."""
+        wire = self.wire().send(connect_packet(self.id_, version)
+                                + self.publish("visit", version=version)
+                                + packet(PINGREQ, 0, b"") + packet(DISCONNECT, 0, b""))
+        got = [kind for kind, _, _ in wire.expect_close()]
+        self.check_stored("visit")
+        self.assertEqual(got, [CONNACK, PINGRESP])
+
+    @both
+    def test_pipelined_with_publish(self, version):
         """[MQTT-3.1.4-5], [MQTT-3.2.0-1], v311 [MQTT-3.2.0-1]: CONNACK comes first all the same."""
-        for version in self.both():
-            wire = self.wire().send(connect_packet(self.id_, version) + b"".join(
-                self.publish(str(i), 1 + i % 2, 1 + i, version) for i in range(20))
-                + packet(PINGREQ, 0, b""))
-            self.assertEqual(wire.read()[0], CONNACK)
-            got = [wire.read() for _ in range(21)]
-            acks = [(kind, body) for kind, _, body in got if kind != PINGRESP]
-            self.assertEqual(acks, [(PUBREC if i % 2 else PUBACK, two(1 + i)) for i in range(20)])
-            self.assertEqual(self.stored(), [str(i) for i in range(20)])
+        wire = self.wire().send(connect_packet(self.id_, version) + b"".join(
+            self.publish(str(i), 1 + i % 2, 1 + i, version) for i in range(20))
+            + packet(PINGREQ, 0, b""))
+        self.assertEqual(wire.read()[0], CONNACK)
+        got = [wire.read() for _ in range(21)]
+        acks = [(kind, body) for kind, _, body in got if kind != PINGRESP]
+        self.assertEqual(acks, [(PUBREC if i % 2 else PUBACK, two(1 + i)) for i in range(20)])
+        self.assertEqual(self.stored(), [str(i) for i in range(20)])
 
     def test_properties_refused(self):
         """[MQTT-3.1.4-1], [MQTT-4.13.1-1], 2.2.2.2, 3.1.2.11: twice, 0, not here, torn."""
@@ -295,14 +313,19 @@ class Connect(WireCase):
 
     def test_client_maximum_packet_size(self):
         """[MQTT-3.1.2-24], [MQTT-3.2.2-19], [MQTT-3.9.2-1], [MQTT-3.14.2-3]: nothing larger."""
-        filters = b"".join(utf8("a") + b"\0" for _ in range(60))
+        subscribe = packet(SUBSCRIBE, 2, two(1) + b"\0" + (utf8("a") + b"\0") * 60)
         for most in (10, 20, 60, 100):
             with self.subTest(most=most):
                 wire = self.wire().send(connect_packet(
                     self.id_, V5, properties=bytes([MAX_PACKET]) + four(most)))
-                wire.send(packet(SUBSCRIBE, 2, two(1) + b"\0" + filters))
-                wire.send(packet(CONNACK, 0, b"\0\0"))
-                got = wire.expect_close()
+                got = []
+                with contextlib.suppress(Closed):  # it may also give up
+                    got.append(wire.read())
+                    wire.send(subscribe + packet(PINGREQ, 0, b""))
+                    while got[-1][0] != PINGRESP:
+                        got.append(wire.read())
+                    wire.send(packet(CONNACK, 0, b"\0\0"))
+                    got += wire.expect_close()
                 self.assertEqual([p for p in got if 2 + len(p[2]) > most], [])
         self.check_refused(connect_packet("y" * 1025, V5, properties=b"\x27" + four(12)), V5, 0x85)
 

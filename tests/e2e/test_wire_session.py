@@ -3,7 +3,8 @@ real binary. Statements are those of MQTT 5.0's appendix B; v311: those of MQTT 
 """
 
 from harness import *
-from test_wire_connect import (DELAY, RETAINED, V311, V5, WireCase, expiry, four, two)
+from test_wire_connect import (DELAY, RETAINED, V311, V5, WireCase, both, expiry, four,
+                               two)
 
 
 class Wills(WireCase):
@@ -16,31 +17,31 @@ class Wills(WireCase):
         self.assertEqual([row[:2] for row in rows], [("raw/will", self.id_)])
         self.assertEqual(rows[0][2] & RETAINED, RETAINED if retain else 0)
 
-    def test_abnormal_close(self):
+    @both
+    def test_abnormal_close(self, version):
         """[MQTT-3.1.2-7], [MQTT-3.1.2-8], [MQTT-3.1.2-14], [MQTT-3.1.2-15], v311
         [MQTT-3.1.2-8], [MQTT-3.1.2-16], [MQTT-3.1.2-17]; once only: [MQTT-3.1.2-10]."""
-        for version in self.both():
-            for retain in (False, True):
-                self.fresh()
-                self.open(version, clean=False, will=self.will(retain, qos=2 * retain)).close()
-                self.await_will(retain)
-                self.open(version).close()
-                self.check_stored("will")
+        for retain in (False, True):
+            self.fresh()
+            self.open(version, clean=False, will=self.will(retain, qos=2 * retain)).close()
+            self.await_will(retain)
+            self.open(version).close()
+            self.check_stored("will")
 
-    def test_after_its_readings(self):
+    @both
+    def test_after_its_readings(self, version):
         """[MQTT-3.1.2-8]: the will comes behind what its client published."""
-        for version in self.both():
-            wire = self.open(version, will=self.will())
-            wire.send(b"".join(self.publish(str(i), version=version) for i in range(50))).close()
-            wait_for(lambda: len(self.stored()) == 51, "50 readings and the will")
-            self.assertEqual(self.stored(), [str(i) for i in range(50)] + ["will"])
+        wire = self.open(version, will=self.will())
+        wire.send(b"".join(self.publish(str(i), version=version) for i in range(50))).close()
+        wait_for(lambda: len(self.stored()) == 51, "50 readings and the will")
+        self.assertEqual(self.stored(), [str(i) for i in range(50)] + ["will"])
 
-    def test_normal_disconnect(self):
+    @both
+    def test_normal_disconnect(self, version):
         """[MQTT-3.1.2-10], [MQTT-3.14.4-3], v311 [MQTT-3.14.4-3]."""
-        for version in self.both():
-            for reason in (b"",) if version == V311 else (b"", b"\0", b"\0\0"):
-                self.leave(self.open(version, will=self.will()), reason)
-            self.check_stored()
+        for reason in (b"",) if version == V311 else (b"", b"\0", b"\0\0"):
+            self.leave(self.open(version, will=self.will()), reason)
+        self.check_stored()
 
     def test_disconnect_with_will(self):
         """[MQTT-3.1.2-8], 3.14.2.1: reason 0x04, or any but 0, publishes the will."""
@@ -49,20 +50,20 @@ class Wills(WireCase):
             self.leave(self.open(V5, will=self.will()), reason)
             self.await_will()
 
-    def test_protocol_error(self):
+    @both
+    def test_protocol_error(self, version):
         """[MQTT-3.1.2-8], 3.1.2.5: the server ends the connection for an error."""
-        for version in self.both():
-            wire = self.open(version, will=self.will()).send(packet(CONNACK, 0, b"\0\0"))
-            wire.expect_close()
-            self.await_will()
+        wire = self.open(version, will=self.will()).send(packet(CONNACK, 0, b"\0\0"))
+        wire.expect_close()
+        self.await_will()
 
-    def test_no_will_of_a_refused_connect(self):
+    @both
+    def test_no_will_of_a_refused_connect(self, version):
         """v311 [MQTT-3.1.2-8] ("if accepted"), [MQTT-3.1.2-12]: no will flag, no will."""
-        for version in self.both():
-            refused = connect_packet("y" * 1025, version, will=self.will())
-            self.wire().send(refused).expect_close()
-            self.open(version).close()
-            self.check_stored()
+        refused = connect_packet("y" * 1025, version, will=self.will())
+        self.wire().send(refused).expect_close()
+        self.open(version).close()
+        self.check_stored()
 
     def test_delay(self):
         """[MQTT-3.1.2-8]: not before its delay, but then."""
@@ -104,21 +105,21 @@ class Wills(WireCase):
 
 
 class TakeOver(WireCase):
-    def test_same_client_id(self):
+    @both
+    def test_same_client_id(self, version):
         """[MQTT-3.1.4-3], [MQTT-3.1.4-4], v311 [MQTT-3.1.4-2]: 0x8E, its will, its session."""
-        for version in self.both():
-            will = ("raw/will", self.tag + "will", 0, False, b"")
-            session = {"clean": False, "properties": expiry(60)}
-            old = self.open(version, will=will, **session)
-            old.send(self.publish("q2", 2, 5, version)).read()
-            new = self.open(version, **session)
-            gone = old.expect_close()
-            self.assertEqual(new.connack[0], 1)
-            new.send(self.publish("q2", 2, 5, version, dup=True))
-            self.assertEqual(new.read(), (PUBREC, 0, two(5)))
-            self.check_stored("q2", "will")
-            self.assertEqual([(p[0], p[2][0]) for p in gone],
-                             [(DISCONNECT, 0x8E)] if version == V5 else [])
+        will = ("raw/will", self.tag + "will", 0, False, b"")
+        session = {"clean": False, "properties": expiry(60)}
+        old = self.open(version, will=will, **session)
+        old.send(self.publish("q2", 2, 5, version)).read()
+        new = self.open(version, **session)
+        gone = old.expect_close()
+        self.assertEqual(new.connack[0], 1)
+        new.send(self.publish("q2", 2, 5, version, dup=True))
+        self.assertEqual(new.read(), (PUBREC, 0, two(5)))
+        self.check_stored("q2", "will")
+        self.assertEqual([(p[0], p[2][0]) for p in gone],
+                         [(DISCONNECT, 0x8E)] if version == V5 else [])
 
     def test_before_the_first_was_answered(self):
         """[MQTT-4.1.0-1], [MQTT-3.1.2-23]: the loser's end does not end the winner's session, and
@@ -147,43 +148,43 @@ class Sessions(WireCase):
         return self.open(version, clean=False,
                          properties=expiry(seconds) if version == V5 else b"", **kwargs)
 
-    def test_present(self):
+    @both
+    def test_present(self, version):
         """[MQTT-3.1.2-5], [MQTT-3.1.2-6], [MQTT-3.1.2-23], [MQTT-3.2.2-3], v311 [MQTT-3.1.2-4],
         [MQTT-3.2.2-2], [MQTT-3.2.2-3]: also after a clean DISCONNECT."""
-        for version in self.both():
-            wire = self.keep(version)
-            self.assertEqual(wire.connack[0], 0)
-            self.leave(wire)
-            wire = self.keep(version)
-            self.assertEqual(wire.connack[0], 1)
-            wire.close()
-            self.assertEqual(self.keep(version).connack[0], 1)
+        wire = self.keep(version)
+        self.assertEqual(wire.connack[0], 0)
+        self.leave(wire)
+        wire = self.keep(version)
+        self.assertEqual(wire.connack[0], 1)
+        wire.close()
+        self.assertEqual(self.keep(version).connack[0], 1)
 
-    def test_clean_start(self):
+    @both
+    def test_clean_start(self, version):
         """[MQTT-3.1.2-4], [MQTT-3.2.2-2], v311 [MQTT-3.1.2-6], [MQTT-3.2.2-1]: an open QoS 2
         handshake goes too, so that its identifier is a new reading."""
-        for version in self.both():
-            self.keep(version).send(self.publish("q2", 2, 5, version)).read()
-            wire = self.open(version, clean=True)
-            self.assertEqual(wire.connack[0], 0)
-            wire.send(self.publish("q2", 2, 5, version)).read()
-            self.leave(wire)
-            self.assertEqual(self.keep(version).connack[0], 0)
-            self.check_stored("q2", "q2")
+        self.keep(version).send(self.publish("q2", 2, 5, version)).read()
+        wire = self.open(version, clean=True)
+        self.assertEqual(wire.connack[0], 0)
+        wire.send(self.publish("q2", 2, 5, version)).read()
+        self.leave(wire)
+        self.assertEqual(self.keep(version).connack[0], 0)
+        self.check_stored("q2", "q2")
 
-    def test_qos2_over_connections(self):
+    @both
+    def test_qos2_over_connections(self, version):
         """[MQTT-4.1.0-1], [MQTT-4.3.3-10], [MQTT-4.3.3-11], [MQTT-4.4.0-1] (a client resends)."""
-        for version in self.both():
-            self.keep(version).send(self.publish("q2", 2, 5, version)).read()
-            wire = self.keep(version).send(self.publish("q2", 2, 5, version, dup=True))
-            self.assertEqual(wire.read(), (PUBREC, 0, two(5)))
-            wire.close()
-            wire = self.keep(version).send(pubrel_packet(5))
-            self.assertEqual(wire.read(), (PUBCOMP, 0, two(5)))
-            wire.close()
-            wire = self.keep(version).send(self.publish("new", 2, 5, version))
-            self.assertEqual(wire.read(), (PUBREC, 0, two(5)))
-            self.check_stored("q2", "new")
+        self.keep(version).send(self.publish("q2", 2, 5, version)).read()
+        wire = self.keep(version).send(self.publish("q2", 2, 5, version, dup=True))
+        self.assertEqual(wire.read(), (PUBREC, 0, two(5)))
+        wire.close()
+        wire = self.keep(version).send(pubrel_packet(5))
+        self.assertEqual(wire.read(), (PUBCOMP, 0, two(5)))
+        wire.close()
+        wire = self.keep(version).send(self.publish("new", 2, 5, version))
+        self.assertEqual(wire.read(), (PUBREC, 0, two(5)))
+        self.check_stored("q2", "new")
 
     def test_kill(self):
         """[MQTT-3.1.2-23], [MQTT-4.3.3-10]: a session and its identifiers survive kill -9."""
@@ -233,18 +234,38 @@ class Connections(WireCase):
 
     def test_max_connections(self):
         """[MQTT-3.1.4-2], [MQTT-3.2.2-6], [MQTT-3.2.2-7], v311 [MQTT-3.2.2-4], [MQTT-3.2.2-5]."""
-        inside = [self.open(V311, f"in{i}") for i in range(3)]
+        inside = self.fill()
         self.check_refused_busy()
-        for wire in inside:
+        for wire in inside:  # nobody else is hurt
             wire.send(packet(PINGREQ, 0, b""))
             self.assertEqual(wire.read(), (PINGRESP, 0, b""))
+        inside[0].close()
+        wait_for(self.comes_in, "a place is free again", 5)
+
+    def test_those_refused_take_no_place(self):
+        """max_connections counts those who are in: a crowd before the door keeps nobody out."""
+        inside = self.fill()
+        crowd = [self.wire() for _ in range(3)]  # one too many each, and they say nothing
+        self.check_refused_busy()
         self.leave(inside[0])
         inside[0].close()
+        wait_for(self.comes_in, "a place is free again", 3)
+        self.assertEqual(len(crowd), 3)
+
+    def fill(self):
+        wires = []
 
         def comes_in():
             wire = self.wire()
+            if wire.connect(f"in{len(wires)}", V311)[1] == 0:
+                wires.append(wire)
+            return len(wires) == 3
+        wait_for(comes_in, "three are in")
+        return wires
+
+    def comes_in(self):
+        with Wire(self.gateway.port) as wire:
             return wire.connect(self.id_, V5)[1] == 0
-        wait_for(comes_in, "a place is free again")
 
     def check_refused_busy(self):
         for version, code in ((V311, 3), (V5, 0x89)):
