@@ -4,6 +4,7 @@ DISCONNECT and AUTH, packet by packet against the real binary, and what SQL show
 Statements are those of MQTT 5.0's appendix B; v311: those of MQTT 3.1.1 under its own numbers.
 """
 
+import select
 import threading
 
 from harness import *
@@ -115,7 +116,8 @@ class Publish(WireCase):
     @both
     def test_what_came_before_an_error(self, version):
         """[MQTT-4.13.1-1]: the error ends the connection, not what was published before it."""
-        wire = self.open(version).send(self.publish("a", 1, 1, version) + packet(CONNACK, 0, b"\0\0")
+        wire = self.open(version).send(self.publish("a", 1, 1, version)
+                                       + packet(CONNACK, 0, b"\0\0")
                                        + self.publish("b", 1, 2, version))
         got = wire.expect_close()
         self.check_stored("a")
@@ -189,7 +191,8 @@ class TopicAlias(WireCase):
         """[MQTT-3.3.2-12]: all from 1 to the maximum; a name given again replaces it."""
         wire = self.open(V5)
         for n in range(1, 33):
-            wire.send(publish_packet(f"raw/{n}", self.tag + "s", 0, version=V5, properties=alias(n)))
+            name = f"raw/{n}"
+            wire.send(publish_packet(name, self.tag + "s", 0, version=V5, properties=alias(n)))
         for n in range(32, 0, -1):
             wire.send(publish_packet("", self.tag + "u", 0, version=V5, properties=alias(n)))
         wire.send(publish_packet("raw/new", self.tag, 0, version=V5, properties=alias(7))
@@ -204,7 +207,8 @@ class TopicAlias(WireCase):
                                     ("", alias(0), 0x94), ("", alias(65535), 0x94),
                                     ("", alias(5), 0x82), ("raw/x", alias(1) + alias(2), 0x82)):
             with self.subTest(topic=topic, data=data):
-                wire = self.open(V5).send(publish_packet(topic, self.tag, 1, 1, V5, properties=data))
+                sent = publish_packet(topic, self.tag, 1, 1, V5, properties=data)
+                wire = self.open(V5).send(sent)
                 self.check_ended(wire, V5, reason)
         self.check_stored()
 
@@ -280,3 +284,243 @@ class Flow(WireCase):
         wire = self.open(version).send(b"\x32\xff\xff\xff\x7f")
         self.check_ended(wire, version, 0x95)
         self.check_stored()
+
+
+class Framing(WireCase):
+    OPTIONS = {"mqtt": "receive_maximum = 65535"}
+
+    def conversation(self, version):
+        """Some of everything, and what comes back for it."""
+        subscribe = two(8) + (b"\0" if version == V5 else b"") + utf8("#") + b"\0"
+        data = (connect_packet(self.id_, version, will=("raw/w", "w", 0, 0, b"")) + b"".join(
+            [self.publish("a" * 200, 1, 1, version), packet(PINGREQ, 0, b""),
+             self.publish("b", 2, 2, version), packet(SUBSCRIBE, 2, subscribe), pubrel_packet(2),
+             self.publish("c", version=version), self.publish("d", 1, 3, version)]))
+        return data, [(PUBACK, two(1)), (PUBREC, two(2)), (PUBCOMP, two(2)), (PUBACK, two(3))]
+
+    def check_conversation(self, wire, acks):
+        self.assertEqual(wire.read()[0], CONNACK)
+        got = [wire.read() for _ in range(len(acks) + 2)]
+        self.assertEqual([(k, b) for k, _, b in got if k not in (PINGRESP, SUBACK)], acks)
+        self.assertEqual(sorted(k for k, _, _ in got if k in (PINGRESP, SUBACK)),
+                         [SUBACK, PINGRESP])
+        self.leave(wire)
+
+    @both
+    def test_one_byte_at_a_time(self, version):
+        """[MQTT-7.1.1-1], 2.1: TCP keeps no boundaries."""
+        data, acks = self.conversation(version)
+        wire = self.wire()
+        for i in range(len(data)):
+            wire.send(data[i:i + 1])
+        self.check_conversation(wire, acks)
+        self.assertEqual(self.stored(), ["a" * 200, "b", "c", "d"])
+
+    @both
+    def test_split_at_every_offset(self, version):
+        """[MQTT-7.1.1-1]: a PINGREQ of another connection lies between the two halves."""
+        pulse = self.open(version, "pulse")
+        reading = self.publish("x" * 120, 1, 1, version)
+        wire = self.open(version)
+        for at in range(1, len(reading)):
+            wire.send(reading[:at])
+            pulse.send(packet(PINGREQ, 0, b""))
+            self.assertEqual(pulse.read(), (PINGRESP, 0, b""))
+            wire.send(reading[at:])
+        self.assertEqual([wire.read() for _ in range(1, len(reading))],
+                         [(PUBACK, 0, two(1))] * (len(reading) - 1))
+        self.assertEqual(self.stored(), ["x" * 120] * (len(reading) - 1))
+
+    @both
+    def test_many_in_one_segment(self, version):
+        """[MQTT-4.6.0-2]: more than one read takes, too."""
+        n = 20000
+        wire = self.open(version)
+        sender = threading.Thread(target=wire.send, args=(b"".join(
+            self.publish(str(i), 1, i + 1, version) for i in range(n)),))
+        sender.start()
+        self.assertEqual([wire.read() for _ in range(n)],
+                         [(PUBACK, 0, two(i + 1)) for i in range(n)])
+        sender.join()
+        self.assertEqual(self.stored(), [str(i) for i in range(n)])
+
+    @both
+    def test_remaining_length(self, version):
+        """[MQTT-1.5.5-1], 2.1.4: one to four bytes."""
+        wire = self.open(version)
+        for size in (100, 127, 128, 16383, 16384, 500000):
+            wire.send(self.publish("x" * size, 1, 1, version))
+            self.assertEqual(wire.read(), (PUBACK, 0, two(1)))
+        self.assertEqual([len(v) for v in self.stored()], [100, 127, 128, 16383, 16384, 500000])
+        for data in (b"\x30\xff\xff\xff\xff", b"\xc0\x80\x80\x80\x80\x00"):
+            self.check_ended(self.open(version).send(data), version, 0x81)
+
+
+class PingAndKeepAlive(WireCase):
+    @both
+    def test_ping(self, version):
+        """[MQTT-3.12.4-1]."""
+        wire = self.open(version).send(packet(PINGREQ, 0, b"") * 3)
+        self.assertEqual([wire.read() for _ in range(3)], [(PINGRESP, 0, b"")] * 3)
+
+    def test_keep_alive(self):
+        """[MQTT-3.1.2-22], v311 [MQTT-3.1.2-24]: after 1.5 times, as if the network had failed.
+        Whole packets count, not bytes; one with PINGREQ stays, and so does one with 0."""
+        cases = [(version, drips) for version in (V311, V5) for drips in (False, True)]
+        wires = [self.open(version, f"{self.id_}{drips}{version}", keep_alive=1, clean=False,
+                           will=("raw/w", f"{self.tag}{version}{drips}", 0, 0, b""))
+                 for version, drips in cases]
+        for wire, (_, drips) in zip(wires, cases):
+            wire.began = time.monotonic()
+            if drips:
+                wire.send(b"\x30\xff\x7f")
+        stays = [self.open(V5, "", keep_alive=1), self.open(V5, "", keep_alive=0)]
+        ended = {}
+
+        def all_ended():
+            for i, wire in enumerate(wires):
+                if i not in ended and select.select([wire.socket], [], [], 0)[0]:
+                    ended[i] = time.monotonic() - wire.began
+                elif i not in ended and cases[i][1]:
+                    wire.send(b"x")
+            stays[0].send(packet(PINGREQ, 0, b"")).read()
+            return len(ended) == 4 or time.monotonic() - wires[0].began > 2.5
+        with contextlib.suppress(OSError):
+            wait_for(all_ended, "1.5 seconds of silence")
+        stays[1].send(packet(PINGREQ, 0, b""))
+        self.assertEqual(stays[1].read(), (PINGRESP, 0, b""))
+        for i, (version, drips) in enumerate(cases):
+            with self.subTest(version=version, drips=drips):
+                self.assertIn(i, ended)
+                self.assertGreater(ended[i], 1.4)
+                self.assertIn(f"{version}{drips}", self.stored())
+                self.check_ended(wires[i], version, 0x8D)
+
+
+class Subscriptions(WireCase):
+    """None are served, and that is what every answer says."""
+
+    @both
+    def test_subscribe(self, version):
+        """[MQTT-2.2.1-6], [MQTT-3.8.4-1], [MQTT-3.8.4-2], [MQTT-3.8.4-5 to 7], [MQTT-3.9.3-1],
+        [MQTT-3.9.3-2]; no PUBLISH follows, and the connection stays."""
+        wire = self.open(version)
+        options = (b"\0", b"\1", b"\2") if version == V311 else (b"\0", b"\2", b"\x2c")
+        filters = b"".join(utf8("raw/x") + option for option in options)
+        wire.send(packet(SUBSCRIBE, 2, two(513) + (b"\0" if version == V5 else b"") + filters))
+        kind, _, body = wire.read()
+        self.assertEqual((kind, body[:2]), (SUBACK, two(513)))
+        self.assertEqual(body[-3:], b"\x80" * 3 if version == V311 else b"\x83" * 3)
+        if version == V5:
+            self.assertIn("no subscriptions", properties(body[2:-3])[REASON])
+        wire.send(self.publish("a", 1, 1, version))
+        self.assertEqual(wire.read(), (PUBACK, 0, two(1)))
+        wire.send(packet(PINGREQ, 0, b""))
+        self.assertEqual(wire.read(), (PINGRESP, 0, b""))
+
+    @both
+    def test_unsubscribe(self, version):
+        """[MQTT-3.10.4-4], [MQTT-3.10.4-5], [MQTT-3.10.4-6], [MQTT-3.11.3-1], [MQTT-3.11.3-2]."""
+        head = two(7) + (b"\0" if version == V5 else b"")
+        wire = self.open(version).send(packet(UNSUBSCRIBE, 2, head + utf8("a") + utf8("b/#")))
+        self.assertEqual(wire.read(), (UNSUBACK, 0, head + (b"\x11\x11" if version == V5 else b"")))
+
+    @both
+    def test_malformed(self, version):
+        """[MQTT-2.2.1-3], [MQTT-3.8.3-1], [MQTT-3.8.3-2], [MQTT-3.8.3-5], [MQTT-3.10.3-1],
+        [MQTT-3.10.3-2], [MQTT-4.7.3-1], v311 [MQTT-3.8.3-3], [MQTT-3-8.3-4]."""
+        head = two(1) + (b"\0" if version == V5 else b"")
+        zero = two(0) + (b"\0" if version == V5 else b"")
+        reserved = 0x40 if version == V5 else 4
+        for kind, body, reason in (
+                (SUBSCRIBE, head, 0x82), (UNSUBSCRIBE, head, 0x82),
+                (SUBSCRIBE, zero + utf8("a") + b"\0", 0x82), (UNSUBSCRIBE, zero + utf8("a"), 0x82),
+                (SUBSCRIBE, head + utf8("a"), 0x81), (SUBSCRIBE, head + utf8("a") + b"\3", 0x81),
+                (SUBSCRIBE, head + utf8("a") + bytes([reserved]), 0x81),
+                (SUBSCRIBE, head + utf8("") + b"\0", 0x81),
+                (SUBSCRIBE, head + utf8(b"\0") + b"\0", 0x81),
+                (UNSUBSCRIBE, head + utf8(b"\xff"), 0x81), (UNSUBSCRIBE, head + b"\0\5a", 0x81)):
+            with self.subTest(kind=kind, body=body):
+                self.check_ended(self.open(version).send(packet(kind, 2, body)), version, reason)
+
+    def test_protocol_errors_of_options(self):
+        """[MQTT-3.8.3-4], 3.8.3.1: No Local on a shared subscription; Retain Handling 3."""
+        for topic, options in (("$share/g/a", 4), ("a", 0x30)):
+            with self.subTest(topic=topic):
+                wire = self.open(V5).send(packet(SUBSCRIBE, 2, two(1) + b"\0" + utf8(topic)
+                                                 + bytes([options])) + packet(AUTH, 0, b""))
+                got = wire.expect_close()
+                self.assertNotIn(SUBACK, [kind for kind, _, _ in got])
+
+
+class Ends(WireCase):
+    @both
+    def test_disconnect(self, version):
+        """[MQTT-3.14.4-1], [MQTT-3.14.4-2]: what came before is stored, what follows is not."""
+        wire = self.open(version).send(self.publish("a", version=version)
+                                       + packet(DISCONNECT, 0, b"")
+                                       + self.publish("b", 1, 1, version))
+        self.assertEqual(wire.expect_close(), [])
+        self.check_stored("a")
+
+    def test_disconnect_malformed(self):
+        """[MQTT-4.13.1-1], 2.2.2.2; 3.1.1's has no body."""
+        for version, body in ((V311, b"\0"), (V5, b"\0\1"), (V5, b"\0\3\x1f\0\2"),
+                              (V5, b"\0\2\x21\0"), (V5, b"\0\0\0")):
+            with self.subTest(version=version, body=body):
+                self.check_ended(self.open(version).send(packet(DISCONNECT, 0, body)), version,
+                                 0x81)
+
+    @both
+    def test_server_only_packets(self, version):
+        """[MQTT-4.13.1-1]: no client sends these to a server that sends no PUBLISH."""
+        for kind, body in ((CONNACK, b"\0\0"), (PUBACK, two(1)), (PUBREC, two(1)),
+                           (PUBCOMP, two(1)), (SUBACK, two(1) + b"\0"), (UNSUBACK, two(1)),
+                           (PINGRESP, b""), (AUTH, b"")):
+            with self.subTest(kind=kind):
+                self.check_ended(self.open(version).send(packet(kind, 0, body)), version, 0x82)
+
+    def test_reason_fits_the_client(self):
+        """[MQTT-3.14.2-3]: the reason string is left out where it does not fit; the reason not."""
+        wire = self.open(V5, properties=bytes([MAX_PACKET]) + four(40))
+        got = wire.send(packet(CONNACK, 0, b"\0\0")).expect_close()
+        self.assertEqual([(k, b) for k, _, b in got], [(DISCONNECT, b"\x82\0")])
+
+
+class SlowClient(WireCase):
+    def memory(self):
+        with open(f"/proc/{self.gateway.process.pid}/status", encoding="ascii") as f:
+            return int(re.search(r"VmRSS:\s+(\d+)", f.read()).group(1)) // 1024
+
+    def flood(self, version, data):
+        """Sends and never reads, until no more is taken."""
+        wire = self.open(version)
+        wire.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        wire.socket.setblocking(False)
+        view, sent, last = memoryview(data), 0, time.monotonic()
+
+        def stuck():
+            nonlocal sent, last
+            with contextlib.suppress(BlockingIOError):
+                for _ in range(64):  # on from where the last one was cut
+                    sent += wire.socket.send(view[sent % len(data):])
+                    last = time.monotonic()
+            return time.monotonic() - last > 0.5 or sent > 100 << 20
+        wait_for(stuck, "the gateway stops reading")
+        self.assertLess(sent, 100 << 20)
+
+    @both
+    def test_never_reads(self, version):
+        """Not the protocol's, but ours: who does not read is not read, in bounded memory, and
+        the others do not notice."""
+        before = self.memory()
+        other = self.open(version, self.id_ + "-other")
+        for data in (packet(PINGREQ, 0, b"") * 32768, pubrel_packet(1) * 16384):
+            self.flood(version, data)
+            other.send(self.publish("x", 1, 1, version))
+            self.assertEqual(other.read(), (PUBACK, 0, two(1)))
+        self.assertLess(self.memory() - before, 64)
+
+
+if __name__ == "__main__":
+    main()

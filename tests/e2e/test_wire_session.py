@@ -257,15 +257,19 @@ class Connections(WireCase):
 
         def comes_in():
             wire = self.wire()
-            if wire.connect(f"in{len(wires)}", V311)[1] == 0:
-                wires.append(wire)
-            return len(wires) == 3
+            with contextlib.suppress(Closed):
+                if wire.connect(f"in{len(wires)}", V311)[1] == 0:
+                    wires.append(wire)
+                    return len(wires) == 3
+            wire.close()
+            return False
         wait_for(comes_in, "three are in")
         return wires
 
     def comes_in(self):
-        with Wire(self.gateway.port) as wire:
+        with Wire(self.gateway.port) as wire, contextlib.suppress(Closed):
             return wire.connect(self.id_, V5)[1] == 0
+        return False
 
     def check_refused_busy(self):
         for version, code in ((V311, 3), (V5, 0x89)):
