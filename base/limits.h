@@ -18,7 +18,8 @@ inline constexpr std::int64_t kWriteStallMs = 60'000;
 inline constexpr std::size_t kOutputBytesMax = 256 * 1024;
 // Bytes of readings of one connection that wait for their commit before it is no longer read.
 inline constexpr std::size_t kConnectionPendingBytesMax = 2 * 1024 * 1024;
-// Bytes of readings of all connections that wait for their commit before none is read.
+// Bytes of readings of all connections that wait for their commit before none is read; above half
+// of it only connections with little waiting are read, so that a flood does not stop the others.
 inline constexpr std::size_t kPendingBytesMax = 16 * 1024 * 1024;
 // One read from a socket; what is read in one go is one batch of the writer.
 inline constexpr std::size_t kReadBytes = 64 * 1024;
@@ -26,6 +27,10 @@ inline constexpr std::size_t kReadBytes = 64 * 1024;
 inline constexpr std::size_t kTopicCacheMax = 64;
 // MQTT 5 topic aliases a client may use on a connection: each is a topic name in memory.
 inline constexpr std::uint16_t kTopicAliasMax = 32;
+// A device's MQTT topic is stored with what it sends, and remembered.
+inline constexpr std::size_t kTopicBytesMax = 1024;
+// A CONNECT, from a client that nobody knows yet: its will is the largest part.
+inline constexpr std::size_t kConnectBytesMax = 160 * 1024;
 // Levels of a device's topic: a bound for the matcher, far above any real topic.
 inline constexpr std::size_t kTopicLevelsMax = 64;
 // Client ids become rows and log lines.
@@ -58,6 +63,8 @@ inline constexpr std::int64_t kBallastBytes = 8 * 1024 * 1024;
 inline constexpr std::size_t kOpsPerCommitMax = 20'000;
 // A wall clock that jumps by more than this against the steady one stops retention by time ...
 inline constexpr std::int64_t kClockJumpMs = 5 * 60'000;
+// So far ahead of the newest record at start, the clock is watched first, too.
+inline constexpr std::int64_t kClockAheadMs = 86'400'000;
 // ... until it has run steadily for so long.
 inline constexpr std::int64_t kClockJumpHoldMs = 10 * 60'000;
 

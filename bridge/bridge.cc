@@ -14,6 +14,7 @@ constexpr std::int64_t kFirstPauseMs = 500;
 constexpr std::int64_t kUnreachablePauseMs = 2000;
 constexpr std::int64_t kRetryAfterMostMs = 3'600'000;
 constexpr std::int64_t kIdleMs = 1000;
+constexpr int kRefusedMost = 10;
 
 }  // namespace
 
@@ -65,7 +66,7 @@ Status Bridge::run_until_error(std::stop_token stop) {
   while (!stop.stop_requested()) {
     const std::int64_t commits = log_.stats().commits;
     if (!sealed) {
-      WS_ASSIGN(sealed, next_batch(reader));
+      WS_ASSIGN(sealed, next_batch(reader, stop));
       if (sealed) WS_TRY(commit({Seal{options_.name, sealed->range}}));
     }
     if (sealed) {
@@ -74,11 +75,9 @@ Status Bridge::run_until_error(std::stop_token stop) {
       continue;
     }
     set_state("waiting for readings");
-    const std::int64_t waited =
-        waiting_since_ms_ == 0 ? 0 : clock_.steady_ms() - waiting_since_ms_;
-    const std::int64_t left = waiting_since_ms_ == 0 ? kIdleMs : options_.linger_ms - waited;
-    log_.wait_for_commit(waiting_since_ms_ == 0 ? commits : INT64_MAX,
-                         std::clamp<std::int64_t>(left, 1, kIdleMs), stop);
+    const auto left = linger_left_ms();
+    log_.wait_for_commit(left ? INT64_MAX : commits,
+                         std::clamp<std::int64_t>(left.value_or(kIdleMs), 1, kIdleMs), stop);
   }
   return {};
 }
@@ -96,13 +95,17 @@ Status Bridge::find_positions(LogReader& reader) {
       lanes_.emplace_back();
       lane = lanes_.end() - 1;
       lane->chain = topic->chain;
-      lane->next = Seq(INT64_MAX);
+      // Read before the partitions' marks: whatever is committed from now on lies behind it.
+      WS_ASSIGN(const std::int64_t first,
+                reader.number(cat("SELECT first_seq FROM _ws_segments WHERE last_seq IS NULL"
+                                  " AND chain=", lane->chain.value)));
+      lane->next = Seq(first);
     }
     WS_ASSIGN(const auto marks, reader.marks(*topic));
     for (const PartitionMarks& m : marks) {
       const auto it = std::find_if(committed.begin(), committed.end(),
                                    [&](const GroupPosition& p) { return p.tp == m.tp; });
-      const std::int64_t position = it == committed.end() ? 0 : it->next.value;
+      const std::int64_t position = it == committed.end() ? m.log_start.value : it->next.value;
       lane->tps.push_back(m.tp);
       lane->position[m.tp] = position;
       if (position >= m.log_end.value) continue;
@@ -110,15 +113,6 @@ Status Bridge::find_positions(LogReader& reader) {
                 reader.seq_of(topic->chain, m.tp, Offset(std::max(position, m.log_start.value))));
       if (seq) lane->next = std::min(lane->next, *seq);
     }
-  }
-  for (Lane& lane : lanes_) {
-    if (lane.next.value != INT64_MAX) continue;
-    // Nothing is left to send: from the present end on. Everything before it is behind a position,
-    // so starting in the open segment misses nothing.
-    WS_ASSIGN(const std::int64_t first,
-              reader.number(cat("SELECT first_seq FROM _ws_segments WHERE last_seq IS NULL"
-                                " AND chain=", lane.chain.value)));
-    lane.next = Seq(first);
   }
   return {};
 }
@@ -157,10 +151,11 @@ Result<std::optional<Bridge::Sealed>> Bridge::resume_sealed(LogReader& reader) {
   return std::optional(std::move(sealed));
 }
 
-Result<std::optional<Bridge::Sealed>> Bridge::next_batch(LogReader& reader) {
+Result<std::optional<Bridge::Sealed>> Bridge::next_batch(LogReader& reader,
+                                                         std::stop_token stop) {
   for (std::size_t i = 0; i < lanes_.size(); ++i) {
     Lane& lane = lanes_[(next_lane_ + i) % lanes_.size()];
-    WS_ASSIGN(auto sealed, fill(reader, lane));
+    WS_ASSIGN(auto sealed, fill(reader, lane, stop));
     if (!sealed) continue;
     next_lane_ = (next_lane_ + i + 1) % lanes_.size();
     return sealed;
@@ -168,27 +163,38 @@ Result<std::optional<Bridge::Sealed>> Bridge::next_batch(LogReader& reader) {
   return std::optional<Sealed>{};
 }
 
-Result<std::optional<Bridge::Sealed>> Bridge::fill(LogReader& reader, Lane& lane) {
+Result<std::optional<Bridge::Sealed>> Bridge::fill(LogReader& reader, Lane& lane,
+                                                   std::stop_token stop) {
   const ReadLimits limits{static_cast<std::size_t>(records_most_),
                           static_cast<std::size_t>(options_.batch_bytes)};
-  WS_ASSIGN(auto page, reader.read(lane.chain, lane.next, lane.tps, limits));
-  const bool full = !page.at_end;
-  std::erase_if(page.records, [&](const StoredRecord& r) {
-    return r.offset.value < lane.position[r.tp];
-  });
-  if (page.records.empty()) {
-    lane.next = page.next;
-    if (full) return fill(reader, lane);
-    return std::optional<Sealed>{};
-  }
+  LogReader::Page page;
+  // What was sent already (by a topic that is further than its neighbours) is stepped over.
+  do {
+    WS_ASSIGN(page, reader.read(lane.chain, lane.next, lane.tps, limits));
+    std::erase_if(page.records, [&](const StoredRecord& r) {
+      return r.offset.value < lane.position[r.tp];
+    });
+    if (page.records.empty()) lane.next = page.next;
+  } while (page.records.empty() && !page.at_end && !stop.stop_requested());
+  if (page.records.empty()) return std::optional<Sealed>{};
   // A batch that is not full waits for more, but not for ever.
   const std::int64_t now = clock_.steady_ms();
-  if (!full) {
-    if (waiting_since_ms_ == 0) waiting_since_ms_ = std::max<std::int64_t>(now, 1);
-    if (now - waiting_since_ms_ < options_.linger_ms) return std::optional<Sealed>{};
+  if (page.at_end) {
+    if (lane.waiting_since_ms == 0) lane.waiting_since_ms = std::max<std::int64_t>(now, 1);
+    if (now - lane.waiting_since_ms < options_.linger_ms) return std::optional<Sealed>{};
   }
-  waiting_since_ms_ = 0;
+  lane.waiting_since_ms = 0;
   return std::optional(make_sealed(lane, std::move(page.records)));
+}
+
+std::optional<std::int64_t> Bridge::linger_left_ms() const {
+  std::optional<std::int64_t> least;
+  for (const Lane& lane : lanes_) {
+    if (lane.waiting_since_ms == 0) continue;
+    const std::int64_t left = options_.linger_ms - (clock_.steady_ms() - lane.waiting_since_ms);
+    least = std::min(least.value_or(left), left);
+  }
+  return least;
 }
 
 Bridge::Sealed Bridge::make_sealed(const Lane& lane, std::vector<StoredRecord> records) const {
@@ -223,6 +229,7 @@ Status Bridge::send_until_settled(LogReader& reader, Sealed sealed, std::stop_to
       case Verdict::delivered: {
         if (failures_ > 0) logger_.info(cat("bridge ", options_.name, ": upstream takes again"));
         failures_ = 0;
+        refused_ = 0;
         const MutexLock lock(mutex_);
         status_.records_sent += now->range.rows;
         ++status_.batches_sent;
@@ -235,17 +242,22 @@ Status Bridge::send_until_settled(LogReader& reader, Sealed sealed, std::stop_to
           // Not taken as a whole, so it may be cut: halves find the record that is to blame.
           const auto half = static_cast<std::size_t>(now->range.rows / 2);
           records_most_ = static_cast<std::int64_t>(half);
-          Lane lane{now->range.chain, now->range.tps, {}, {}};
+          const Lane lane{now->range.chain, now->range.tps, {}, 0, {}};
           now->records.resize(half);
           now = make_sealed(lane, std::move(now->records));
           WS_TRY(commit({Seal{options_.name, now->range}}));
+          continue;
+        }
+        // One record after the other: it is not the records that are wrong.
+        if (++refused_ > kRefusedMost) {
+          pause({Verdict::misconfigured, reply.what, {}}, stop);
           continue;
         }
         break;  // settled into quarantine
       default: pause(reply, stop); continue;
     }
     std::optional<Sealed> next;
-    WS_TRY(settle(reader, *now, next, reply));
+    WS_TRY(settle(reader, *now, next, reply, stop));
     now = std::move(next);
   }
   return {};
@@ -254,7 +266,7 @@ Status Bridge::send_until_settled(LogReader& reader, Sealed sealed, std::stop_to
 // One transaction: the positions behind the batch, and the seal of the next one. A record that
 // the upstream refuses even alone goes to quarantine in the same transaction.
 Status Bridge::settle(LogReader& reader, const Sealed& sealed, std::optional<Sealed>& next,
-                      const SinkReply& reply) {
+                      const SinkReply& reply, std::stop_token stop) {
   const auto lane = std::find_if(lanes_.begin(), lanes_.end(),
                                  [&](const Lane& l) { return l.chain == sealed.range.chain; });
   std::vector<Op> ops;
@@ -290,10 +302,11 @@ Status Bridge::settle(LogReader& reader, const Sealed& sealed, std::optional<Sea
                          log_.catalog().partition_of(r.tp), ":", r.offset.value,
                          ", which goes to quarantine: ", reply.what));
   }
-  if (lane != lanes_.end()) {
+  // A batch sealed for other partitions says nothing of what this lane has read.
+  if (lane != lanes_.end() && lane->tps == sealed.range.tps) {
     lane->next = Seq(std::max(lane->next.value, sealed.range.last.value + 1));
   }
-  WS_ASSIGN(next, next_batch(reader));
+  WS_ASSIGN(next, next_batch(reader, stop));
   if (next) {
     ops.emplace_back(Seal{options_.name, next->range});
   } else {

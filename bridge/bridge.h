@@ -54,7 +54,8 @@ class Bridge {
   struct Lane {
     ChainId chain;
     std::vector<TpId> tps;
-    Seq next{};
+    Seq next{};  // nothing before it is unsent: never too late, sometimes too early
+    std::int64_t waiting_since_ms = 0;  // steady; for the linger; 0: nothing waits
     std::unordered_map<TpId, std::int64_t> position;  // committed: the next offset to send
   };
   struct Sealed {
@@ -68,12 +69,15 @@ class Bridge {
   [[nodiscard]] Status find_positions(LogReader& reader);
   [[nodiscard]] Result<std::optional<Sealed>> resume_sealed(LogReader& reader);
   // The next batch that is worth sending now; none: wait.
-  [[nodiscard]] Result<std::optional<Sealed>> next_batch(LogReader& reader);
-  [[nodiscard]] Result<std::optional<Sealed>> fill(LogReader& reader, Lane& lane);
+  [[nodiscard]] Result<std::optional<Sealed>> next_batch(LogReader& reader, std::stop_token stop);
+  [[nodiscard]] Result<std::optional<Sealed>> fill(LogReader& reader, Lane& lane,
+                                                   std::stop_token stop);
+  // How long a batch that is not full may still wait; none: nothing waits.
+  [[nodiscard]] std::optional<std::int64_t> linger_left_ms() const;
   [[nodiscard]] Sealed make_sealed(const Lane& lane, std::vector<StoredRecord> records) const;
   [[nodiscard]] Status send_until_settled(LogReader& reader, Sealed sealed, std::stop_token stop);
   [[nodiscard]] Status settle(LogReader& reader, const Sealed& sealed, std::optional<Sealed>& next,
-                              const SinkReply& reply);
+                              const SinkReply& reply, std::stop_token stop);
   [[nodiscard]] Status commit(std::vector<Op> ops);
   void note_expired(const Lane& lane, const StoredRecord& record, std::vector<Op>& ops);
   void pause(const SinkReply& reply, std::stop_token stop);
@@ -87,9 +91,9 @@ class Bridge {
   Logger& logger_;
   std::vector<Lane> lanes_;
   std::size_t next_lane_ = 0;
-  std::int64_t waiting_since_ms_ = 0;  // steady; for the linger; 0: nothing waits
   std::int64_t records_most_ = 0;     // of a batch now: lowered by 413 and 400
   int failures_ = 0;                  // in a row
+  int refused_ = 0;                   // single records, in a row
   std::minstd_rand random_;
 
   mutable Mutex mutex_;

@@ -83,6 +83,7 @@ class HttpSink final : public Sink {
     curl_easy_setopt(e, CURLOPT_LOW_SPEED_TIME,
                      static_cast<long>((options_.timeout_ms + 999) / 1000));
     curl_easy_setopt(e, CURLOPT_TCP_KEEPALIVE, 1L);
+    curl_easy_setopt(e, CURLOPT_QUICK_EXIT, 1L);  // a dead resolver must not hold up a stop
     curl_easy_setopt(e, CURLOPT_WRITEFUNCTION, keep_reply);
     curl_easy_setopt(e, CURLOPT_WRITEDATA, &reply_);
     if (!options_.ca_file.empty()) curl_easy_setopt(e, CURLOPT_CAINFO, options_.ca_file.c_str());
@@ -143,7 +144,7 @@ class HttpSink final : public Sink {
     CURLM* m = multi_.get();
     curl_multi_add_handle(m, easy_.get());
     const std::stop_callback wake(stop, [m] { curl_multi_wakeup(m); });
-    CURLcode result = CURLE_OK;
+    CURLcode result = CURLE_FAILED_INIT;  // until the transfer says otherwise
     int running = 1;
     while (running > 0 && !stop.stop_requested()) {
       if (curl_multi_perform(m, &running) != CURLM_OK) break;

@@ -54,8 +54,9 @@ const auto kKeys = std::to_array<Key>({
    "Readings of QoS 1 and 2 that one client may have unacknowledged. MQTT 5 clients are told; a "
    "3.1.1 client is not read for a while.",
    [](C& c, const V& v) { c.mqtt.receive_maximum = v.number; }},
-  {"mqtt", "max_packet", bytes, "\"1MiB\"", false, kKiB, 16 * kMiB, "",
-   "The largest MQTT packet taken. A larger one ends its connection.",
+  {"mqtt", "max_packet", bytes, "\"256KiB\"", false, kKiB, 16 * kMiB, "",
+   "The largest MQTT packet taken; a larger one ends its connection. Each connection may hold one "
+   "that is not complete yet in memory.",
    [](C& c, const V& v) { c.mqtt.max_packet_bytes = v.number; }},
   {"mqtt", "session_expiry_max", duration, "\"30d\"", false, kMinute, 10 * kYear, "",
    "How long the session of an absent client is kept at most, whatever it asked for.",

@@ -2,6 +2,7 @@
 #include <chrono>
 #include <cstdio>
 #include <map>
+#include <set>
 #include <thread>
 
 #include "base/clock.h"
@@ -64,7 +65,7 @@ struct Selection {
   std::vector<TpId> tps;
   std::map<TpId, std::pair<std::int64_t, std::int64_t>> offsets;
   std::optional<Seq> first;  // none: nothing to read yet
-  Seq last{INT64_MAX};
+  std::int64_t from_ms = INT64_MIN, to_ms = INT64_MAX;  // of the append time
   std::string why_empty;
 };
 
@@ -117,11 +118,9 @@ Result<Selection> select(OpenedLog& log, const Topic& topic, const ReadArgs& arg
   }
   if (range.kind == Kind::times) {
     WS_ASSIGN(s.first, log.reader.seq_at(topic.chain, s.tps, range.from));
-    if (range.to) {
-      WS_ASSIGN(const auto end, log.reader.seq_at(topic.chain, s.tps, *range.to));
-      if (end) s.last = Seq(end->value - 1);
-    }
-    if (!s.first || s.last < *s.first) {
+    s.from_ms = range.from;
+    s.to_ms = range.to.value_or(INT64_MAX);
+    if (!s.first) {
       s.why_empty = cat("nothing was stored in ", topic.name, " in this range of time");
     }
     return s;
@@ -142,6 +141,10 @@ Result<int> read_topic(const ReadArgs& args) {
   WS_ASSIGN(OpenedLog log, open_log(args.config));
   const Topic* topic = log.catalog.find(args.topic);
   if (topic == nullptr) return tl::unexpected<Error>(log.catalog.unknown_topic(args.topic));
+  // Before the partitions' ends are read: what comes after them lies behind it.
+  WS_ASSIGN(const std::int64_t open_segment,
+            log.reader.number(cat("SELECT first_seq FROM _ws_segments WHERE last_seq IS NULL"
+                                  " AND chain=", topic->chain.value)));
   WS_ASSIGN(Selection s, select(log, *topic, args));
   if (!s.why_empty.empty() && !args.follow) {
     if (!args.range.empty()) return fail(ErrorCode::out_of_range, s.why_empty);
@@ -149,34 +152,40 @@ Result<int> read_topic(const ReadArgs& args) {
     return kExitOk;
   }
   Printer printer(args, *topic, log.catalog);
-  if (!s.first) {  // to follow from the present end
-    WS_ASSIGN(const std::int64_t open_segment,
-              log.reader.number(cat("SELECT first_seq FROM _ws_segments WHERE last_seq IS NULL"
-                                    " AND chain=", topic->chain.value)));
-    s.first = Seq(open_segment);
-  }
+  if (!s.first) s.first = Seq(open_segment);  // to follow from the present end
   Seq next = *s.first;
   std::int64_t printed = 0;
+  std::set<TpId> unfinished;  // partitions of which something may come yet
+  for (const auto& [tp, range] : s.offsets) {
+    if (range.first < range.second) unfinished.insert(tp);
+  }
   for (;;) {
     WS_ASSIGN(const std::int64_t version, log.reader.data_version());
-    WS_ASSIGN(const auto page, log.reader.read(topic->chain, next, s.tps, {}, s.last));
+    WS_ASSIGN(const auto page, log.reader.read(topic->chain, next, s.tps, {}));
     next = page.next;
     for (const StoredRecord& r : page.records) {
       const auto [from, to] = s.offsets[r.tp];
+      if (r.offset.value + 1 >= to && unfinished.erase(r.tp) > 0 && r.offset.value >= to) continue;
       if (r.offset.value < from || r.offset.value >= to) continue;
+      // Order is by offset: among them, a clock that jumped may have left any time.
+      if (r.append_ms < s.from_ms || r.append_ms >= s.to_ms) continue;
       if (args.key && r.record.key != args.key) continue;
       if (args.count >= 0 && printed >= args.count) return kExitOk;
       printer.print(r);
       ++printed;
     }
     if (args.count >= 0 && printed >= args.count) return kExitOk;
+    if (unfinished.empty()) break;
     if (!page.at_end) continue;
-    if (!args.follow || s.last.value != INT64_MAX) break;
+    if (!args.follow || s.to_ms != INT64_MAX) break;
     std::fflush(stdout);
     for (std::int64_t seen = version; seen == version;) {
       std::this_thread::sleep_for(kFollowEvery);
       WS_ASSIGN(seen, log.reader.data_version());
     }
+  }
+  if (printed == 0 && !args.key && !args.follow && !args.range.empty()) {
+    return fail(ErrorCode::out_of_range, cat("nothing was stored in ", topic->name, " in this range"));
   }
   if (printed == 0 && args.key) {
     return fail(ErrorCode::out_of_range, cat("no record of ", topic->name, " has the key '",

@@ -60,6 +60,7 @@ Status Gateway::start_bridges() {
 
 Gateway::~Gateway() {
   if (listener_) listener_->stop();
+  if (log_) log_->give_up_waiting();
   bridges_.clear();
   log_.reset();
   // wrapped_ and listener_ go after the log: its last batches may still call them back.

@@ -23,7 +23,8 @@ MqttConnection::MqttConnection(asio::ip::tcp::socket socket, MqttHub& hub, bool 
       hub_(hub),
       session_(session_limits(hub.config)),
       refused_(refused),
-      last_input_ms_(hub.clock.steady_ms()),
+      accepted_ms_(hub.clock.steady_ms()),
+      last_input_ms_(accepted_ms_),
       last_output_ms_(last_input_ms_) {}
 
 MqttConnection::~MqttConnection() = default;
@@ -39,14 +40,18 @@ void MqttConnection::start() {
 }
 
 bool MqttConnection::paused() const {
-  return opening_session_ || ended_ || hub_.stopping ||
-         (session_.version() == mqtt::Version::v311 && session_.at_bound()) ||
-         pending_bytes_ + batch_bytes_ >= limits::kConnectionPendingBytesMax ||
-         hub_.pending_bytes >= limits::kPendingBytesMax || out_.size() >= limits::kOutputBytesMax;
+  const std::size_t mine = pending_bytes_ + batch_bytes_;
+  const std::size_t share = limits::kPendingBytesMax / (2 * std::max<std::size_t>(hub_.clients.size(), 1));
+  return opening_session_ || ended_ || hub_.stopping || session_.at_bound() ||
+         mine >= limits::kConnectionPendingBytesMax ||
+         (hub_.pending_bytes >= limits::kPendingBytesMax / 2 && mine >= share) ||
+         out_.size() >= limits::kOutputBytesMax;
 }
 
 void MqttConnection::wait_readable() {
-  if (waiting_readable_ || state_ == State::closed || (state_ == State::open && paused())) return;
+  if (waiting_readable_ || state_ == State::closed) return;
+  was_paused_ = state_ == State::open && paused();
+  if (was_paused_) return;
   waiting_readable_ = true;
   socket_.async_wait(asio::socket_base::wait_read,
                      [self = shared_from_this()](const asio::error_code& error) {
@@ -65,10 +70,10 @@ void MqttConnection::on_readable() {
     return wait_readable();
   }
   if (error) return end(true);
-  last_input_ms_ = hub_.clock.steady_ms();
   if (paused()) {  // a bound was reached since the wait began: decode later, lose nothing
     session_.feed({hub_.read_buffer.data(), n});
     session_.stash();
+    was_paused_ = true;
     return;
   }
   session_.feed({hub_.read_buffer.data(), n});
@@ -77,6 +82,7 @@ void MqttConnection::on_readable() {
 
 void MqttConnection::pump() {
   bool more = true;
+  const std::uint64_t packets = session_.packets();
   while (more && !paused()) {
     mqtt::Event event = session_.next(ticket_);
     more = !std::holds_alternative<mqtt::NeedMore>(event);
@@ -87,6 +93,7 @@ void MqttConnection::pump() {
         std::move(event));
   }
   if (more && !ended_) session_.stash();
+  if (session_.packets() != packets) last_input_ms_ = hub_.clock.steady_ms();
   submit_batch();
   write();
   if (state_ == State::open) wait_readable();
@@ -101,10 +108,15 @@ void MqttConnection::on(mqtt::ConnectRequested&& event) {
     write();
     end(false);
   };
-  if (refused_ || hub_.stopping) {
+  const bool busy = hub_.outstanding > 10 * static_cast<std::size_t>(hub_.config.mqtt.max_connections);
+  // Who takes over a session of its own takes a place that it has already.
+  refused_ = refused_ && !hub_.clients.contains(connect.client_id);
+  if (refused_ || busy || hub_.stopping) {
     hub_.count("refused.max_connections");
-    return refuse(mqtt::Reason::server_busy, cat("mqtt.max_connections = ",
-                                                 hub_.config.mqtt.max_connections, " is reached"));
+    return refuse(mqtt::Reason::server_busy,
+                  busy ? std::string("the log is held up; try again later")
+                       : cat("mqtt.max_connections = ", hub_.config.mqtt.max_connections,
+                             " is reached"));
   }
   if (connect.has_authentication_method) {
     return refuse(mqtt::Reason::bad_authentication_method, "no enhanced authentication here");
@@ -156,8 +168,9 @@ void MqttConnection::session_opened(bool ok, const OpenSession& opened) {
   opening_session_ = false;
   if (ok) session_id_ = opened.session_id;
   if (state_ != State::open || ended_) {
-    // Taken over or lost meanwhile: what was opened is closed again, behind it.
-    if (session_id_ > 0) {
+    // Lost meanwhile: what was opened is closed again; unless the client is back already, whose
+    // session it is now.
+    if (session_id_ > 0 && !hub_.clients.contains(client_id_)) {
       Batch batch;
       batch.ops.emplace_back(CloseSession{session_id_, session_expiry_s_});
       hub_.sink.submit(std::move(batch));
@@ -177,7 +190,7 @@ void MqttConnection::session_opened(bool ok, const OpenSession& opened) {
   properties.topic_alias_maximum = limits::kTopicAliasMax;
   if (expiry_capped_) properties.session_expiry_s = session_expiry_s_;
   properties.assigned_client_id = assigned_client_id_;
-  session_.accept({opened.present, opened.qos2_ids}, properties);
+  if (!session_.accept({opened.present, opened.qos2_ids}, properties)) return end(false);
   last_input_ms_ = hub_.clock.steady_ms();
   pump();
 }
@@ -188,7 +201,9 @@ const Ingest::Resolved& MqttConnection::resolve(std::string_view topic) {
   if (known != topics_.end()) {
     last_resolved_ = known->second;
   } else {
-    last_resolved_ = hub_.ingest.resolve(topic, client_id_);
+    // An id that is given for one connection would only fill the dictionary of sources.
+    last_resolved_ =
+        hub_.ingest.resolve(topic, assigned_client_id_.empty() ? client_id_ : "(assigned)");
     if (topics_.size() >= limits::kTopicCacheMax) topics_.clear();
     topics_.emplace(topic, last_resolved_);
   }
@@ -200,8 +215,8 @@ void MqttConnection::on(mqtt::Published&& event) {
   if (event.duplicate) return;
   auto made = hub_.ingest.make(resolve(p.topic), p.payload, p.retain);
   if (made.quarantined != nullptr) hub_.count(cat("quarantined.", made.quarantined));
-  batch_bytes_ += p.payload.size() + 64;
   batch_.ops.emplace_back(std::move(made.append));
+  batch_bytes_ += op_bytes(batch_.ops.back());
   if (p.qos == 2 && session_id_ > 0) batch_.ops.emplace_back(AddQos2Id{session_id_, p.packet_id});
 }
 
@@ -226,6 +241,7 @@ void MqttConnection::on(const mqtt::Ended& event) {
                              " is disconnected: ", event.what));
   }
   submit_batch();  // what came before is stored all the same
+  write();
   end(event.publish_will);
 }
 
@@ -253,7 +269,8 @@ void MqttConnection::committed(bool ok, std::uint64_t ticket, std::size_t bytes)
   --hub_.outstanding;
   pending_bytes_ -= bytes;
   hub_.pending_bytes -= bytes;
-  if (state_ == State::closed) return;
+  if (state_ == State::closed || failed_) return;
+  failed_ = !ok;
   if (!ok) {
     // Not stored, so not acknowledged, now or by a later commit: the client sends it again.
     hub_.count("refused.commit_failed");
@@ -318,7 +335,7 @@ void MqttConnection::tick(std::int64_t now_ms) {
     return;
   }
   const std::int64_t silent_ms = now_ms - last_input_ms_;
-  if (!session_.connected() && silent_ms >= limits::kConnectTimeoutMs) {
+  if (!session_.connected() && now_ms - accepted_ms_ >= limits::kConnectTimeoutMs) {
     hub_.count("refused.no_connect");
     return end(false);
   }
@@ -328,13 +345,15 @@ void MqttConnection::tick(std::int64_t now_ms) {
     write();
     return end(true);
   }
-  pump();
+  if (std::exchange(was_paused_, false)) pump();
 }
 
 void MqttConnection::take_over() {
   if (state_ != State::open || ended_) return;
   if (session_.connected()) {
     session_.disconnect(mqtt::Reason::session_taken_over, "another connection has this client id");
+  } else {
+    will_.reset();  // it never was connected
   }
   ended_ = true;
   write();
@@ -355,7 +374,6 @@ void MqttConnection::shut_down() {
     write();
   }
   end(false);
-  close();
 }
 
 // The connection is over, for whatever reason. Idempotent.

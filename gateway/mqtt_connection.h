@@ -30,8 +30,11 @@ class MqttConnection : public std::enable_shared_from_this<MqttConnection> {
   // The gateway stops: nothing more is read; what was taken is still acknowledged.
   void stop_reading();
   void shut_down();
+  void close();
   [[nodiscard]] bool closed() const { return state_ == State::closed; }
   [[nodiscard]] bool connected() const { return state_ == State::open && session_.connected(); }
+  // Whether it takes one of the places that there are.
+  [[nodiscard]] bool admitted() const { return state_ == State::open && !refused_; }
 
  private:
   enum class State { open, draining, closed };  // draining: output is out, waiting for the peer
@@ -50,13 +53,12 @@ class MqttConnection : public std::enable_shared_from_this<MqttConnection> {
   void committed(bool ok, std::uint64_t ticket, std::size_t bytes);
   void write();
   void end(bool publish_will);
-  void close();
   const Ingest::Resolved& resolve(std::string_view topic);
 
   asio::ip::tcp::socket socket_;
   MqttHub& hub_;
   mqtt::Session session_;
-  const bool refused_;
+  bool refused_;
   std::string peer_;
   std::string client_id_;
   std::string assigned_client_id_;
@@ -71,7 +73,9 @@ class MqttConnection : public std::enable_shared_from_this<MqttConnection> {
   bool opening_session_ = false;
   bool ended_ = false;  // no more events from the session
   bool registered_ = false;
-  std::int64_t last_input_ms_, last_output_ms_, closing_since_ms_ = 0;
+  bool was_paused_ = false;  // a bound stopped the reading; the tick looks whether it is over
+  bool failed_ = false;      // a commit failed: nothing more is acknowledged here
+  std::int64_t accepted_ms_, last_input_ms_, last_output_ms_, closing_since_ms_ = 0;
 
   std::uint64_t ticket_ = 1;  // of the batch being filled
   Batch batch_;

@@ -22,6 +22,7 @@ using asio::ip::tcp;
 
 constexpr auto kTick = milliseconds(100);
 constexpr std::int64_t kStopMs = 10'000;  // for commits and acknowledgements at the end
+constexpr std::int64_t kLastWordsMs = 500;
 constexpr int kOtherDescriptors = 128;    // database, bridges, control
 
 // As many descriptors as max_connections needs, if the system gives them.
@@ -82,11 +83,13 @@ struct MqttListener::Impl {
         return;
       }
       const auto most = static_cast<std::size_t>(hub.config.mqtt.max_connections);
+      const auto admitted = static_cast<std::size_t>(std::count_if(
+          connections.begin(), connections.end(), [](const auto& c) { return c->admitted(); }));
       if (connections.size() >= most + limits::kRefusedConnectionsMax) {
         hub.count("refused.max_connections");
       } else {
         auto connection = std::make_shared<MqttConnection>(std::move(socket), hub,
-                                                           connections.size() >= most);
+                                                           admitted >= most);
         connections.push_back(connection);
         connection->start();
       }
@@ -103,8 +106,14 @@ struct MqttListener::Impl {
         connections.begin(), connections.end(), [](const auto& c) { return c->connected(); }));
     if (!hub.stopping) hub.publish_due_wills();
     hub.consider_commit();
-    if (hub.stopping && (hub.outstanding == 0 || now >= stop_by)) return finish();
-    if (hub.stopping) hub.sink.flush();
+    if (hub.stopping && (hub.outstanding == 0 || now >= stop_by)) {
+      // All is acknowledged: a last word, a moment for the clients to take it, and the end.
+      for (const auto& c : connections) c->shut_down();
+      if (connections.empty() || now >= stop_by + kLastWordsMs) return finish();
+      stop_by = std::min(stop_by, now);
+    } else if (hub.stopping) {
+      hub.sink.flush();
+    }
     if (!hub.counts.empty() && now - counts_stored >= 10'000) store_counts(now);
     timer.expires_after(kTick);
     timer.async_wait([this](const asio::error_code& e) {
@@ -130,7 +139,7 @@ struct MqttListener::Impl {
   }
 
   void finish() {
-    for (const auto& c : connections) c->shut_down();
+    for (const auto& c : connections) c->close();
     connections.clear();
     store_counts(hub.clock.steady_ms());
     work.reset();

@@ -89,6 +89,14 @@ struct Count {
 using Op = std::variant<Append, OpenSession, CloseSession, AddQos2Id, RemoveQos2Id, CommitOffset,
                         Seal, Unseal, Count>;
 
+// What an op holds in memory until it is committed, about.
+[[nodiscard]] inline std::size_t op_bytes(const Op& op) {
+  const auto* a = std::get_if<Append>(&op);
+  if (a == nullptr) return 64;
+  const auto size = [](const std::optional<std::string>& s) { return s ? s->size() : 0; };
+  return 200 + size(a->record.key) + size(a->record.value) + a->record.headers.size();
+}
+
 struct Batch {
   std::vector<Op> ops;
   bool flush_now = false;  // do not wait for the linger

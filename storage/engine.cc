@@ -58,9 +58,7 @@ Status Engine::open_database() {
   WS_TRY(db_.exec("PRAGMA temp_store=MEMORY"));
   WS_TRY(db_.exec("PRAGMA cache_size=-4096"));
   if (options_.budget_bytes > 0) {
-    const std::int64_t most =
-        std::max<std::int64_t>((options_.budget_bytes - limits::kJournalSizeLimitBytes) / 4096, 256);
-    WS_TRY(db_.exec(cat("PRAGMA max_page_count=", most)));
+    WS_TRY(db_.exec(cat("PRAGMA max_page_count=", budget_pages())));
   }
   return settle_wal();
 }
@@ -163,32 +161,32 @@ Status Engine::load_chain(Chain& chain, SegmentStats& stats) {
   positions_.next_seq = std::max(positions_.next_seq, stats.first_seq);
 
   const std::string table = segment_table(chain.id, chain.segment);
+  const auto place_of = [&](std::int64_t tp) -> Status {
+    if (tp >= 0 && tp < static_cast<std::int64_t>(positions_.next_offset.size())) return {};
+    return fail(ErrorCode::corrupt, cat(table, " names partition ", tp, ", which does not exist"));
+  };
   WS_ASSIGN(Statement starts, db_.prepare("SELECT tp, next_offset FROM _ws_segment_starts "
                                           "WHERE chain=?1 AND segment=?2"));
   starts.bind(1, chain.id.value).bind(2, chain.segment);
   for (;;) {
     WS_ASSIGN(const bool row, starts.step());
     if (!row) break;
-    positions_.next_offset.at(static_cast<std::size_t>(starts.integer(0))) = starts.integer(1);
+    WS_TRY(place_of(starts.integer(0)));
+    positions_.next_offset[static_cast<std::size_t>(starts.integer(0))] = starts.integer(1);
   }
+  // Row by row, in the order of the table: nothing is sorted, so nothing is held in memory.
   WS_ASSIGN(Statement scan,
-            db_.prepare(cat("SELECT tp, max(\"offset\")+1, count(*), max(seq)+1,"
-                            " sum(ifnull(length(CAST(key AS BLOB)),0)"
-                            " + ifnull(length(CAST(value AS BLOB)),0) + ifnull(length(headers),0)),"
-                            " min(ts), max(ts), min(append_ms), max(append_ms) FROM ",
-                            table, " GROUP BY tp")));
+            db_.prepare(cat("SELECT tp, \"offset\", seq, ts, append_ms,"
+                            " ifnull(length(CAST(key AS BLOB)),0)"
+                            " + ifnull(length(CAST(value AS BLOB)),0) + ifnull(length(headers),0)"
+                            " FROM ", table, " ORDER BY seq")));
   for (;;) {
     WS_ASSIGN(const bool row, scan.step());
     if (!row) break;
-    positions_.next_offset.at(static_cast<std::size_t>(scan.integer(0))) = scan.integer(1);
-    positions_.next_seq = std::max(positions_.next_seq, scan.integer(3));
-    const bool first = stats.rows == 0;
-    stats.rows += scan.integer(2);
-    stats.bytes += scan.integer(4);
-    stats.min_ts = first ? scan.integer(5) : std::min(stats.min_ts, scan.integer(5));
-    stats.max_ts = first ? scan.integer(6) : std::max(stats.max_ts, scan.integer(6));
-    stats.min_append_ms = first ? scan.integer(7) : std::min(stats.min_append_ms, scan.integer(7));
-    stats.max_append_ms = first ? scan.integer(8) : std::max(stats.max_append_ms, scan.integer(8));
+    WS_TRY(place_of(scan.integer(0)));
+    positions_.next_offset[static_cast<std::size_t>(scan.integer(0))] = scan.integer(1) + 1;
+    positions_.next_seq = std::max(positions_.next_seq, scan.integer(2) + 1);
+    stats.add(scan.integer(3), scan.integer(4), scan.integer(5));
   }
   WS_ASSIGN(chain.insert,
             db_.prepare(cat("INSERT INTO ", table, " VALUES(?1,?2,?3,?4,?5,?6,?7,?8,?9,?10,?11)"),
@@ -204,8 +202,8 @@ Status Engine::start_epoch() {
     s.bind(1, clock_.wall_ms()).bind(2, clock_.trusted() ? 1 : 0).bind(3, positions_.next_seq);
     WS_TRY(s.run());
     // The connections that the last run had are gone; a session of expiry 0 went with its own.
-    WS_TRY(db_.exec(cat("UPDATE _ws_sessions SET disconnected_ms=", clock_.wall_ms(),
-                        " WHERE disconnected_ms IS NULL")));
+    WS_TRY(db_.exec(cat("UPDATE _ws_sessions SET disconnected_ms=",
+                        clock_.trusted() ? clock_.wall_ms() : 0, " WHERE disconnected_ms IS NULL")));
     WS_TRY(db_.exec("DELETE FROM _ws_sessions WHERE expiry_s=0"));
     return db_.exec("DELETE FROM _ws_qos2 WHERE session_id NOT IN "
                     "(SELECT session_id FROM _ws_sessions)");
@@ -215,9 +213,14 @@ Status Engine::start_epoch() {
 }
 
 Status Engine::begin() {
-  const bool trusted = clock_.trusted();
+  trusted_ = clock_.trusted();
   for (std::size_t i = 0; i < chains_.size(); ++i) {
-    if (chains_[i].clock_trusted != trusted) WS_TRY(roll(i));
+    if (chains_[i].clock_trusted == trusted_) continue;
+    if (may_roll(i)) {
+      WS_TRY(roll(i));
+    } else if (chains_[i].clock_trusted) {
+      WS_TRY(mark_untrusted(i));  // at the bound of segments: the whole one is not believed
+    }
   }
   append_ms_ = clock_.wall_ms();
   return begin_.run();
@@ -225,7 +228,8 @@ Status Engine::begin() {
 
 Status Engine::commit(std::span<Batch> group) {
   const Positions before = positions_;
-  new_sources_.clear();
+  resolved_.clear();
+  added_sources_ = 0;
   const auto apply_all = [&]() -> Status {
     for (Batch& batch : group) {
       for (Op& op : batch.ops) {
@@ -237,8 +241,8 @@ Status Engine::commit(std::span<Batch> group) {
   Status status = finish(apply_all());
   if (!status) {
     positions_ = before;
-    for (const auto& source : new_sources_) source->id = 0;
-    sources_ -= static_cast<std::int64_t>(new_sources_.size());
+    for (const auto& source : resolved_) source->id = 0;
+    sources_ -= added_sources_;
   }
   return status;
 }
@@ -262,7 +266,7 @@ Status Engine::apply(Append& op) {
   Record& r = op.record;
   if (op.source && op.source->id == 0) WS_TRY(resolve(op.source));
   if (r.timestamp_ms == kNoTimestamp) r.timestamp_ms = append_ms_;
-  if (!chain.clock_trusted) r.attributes |= kClockUntrusted;
+  if (!trusted_) r.attributes |= kClockUntrusted;
   op.offset = Offset(positions_.next_offset[tp]++);
   const std::int64_t seq = positions_.next_seq++;
   Statement& s = chain.insert;
@@ -281,18 +285,15 @@ Status Engine::apply(Append& op) {
   }
   s.bind(11, record_crc(op.tp, op.offset, append_ms_, r));
   WS_TRY(s.run());
-  const bool first = stats.rows++ == 0;
-  stats.bytes += static_cast<std::int64_t>((r.key ? r.key->size() : 0) +
-                                           (r.value ? r.value->size() : 0) + r.headers.size());
-  stats.min_ts = first ? r.timestamp_ms : std::min(stats.min_ts, r.timestamp_ms);
-  stats.max_ts = first ? r.timestamp_ms : std::max(stats.max_ts, r.timestamp_ms);
-  stats.min_append_ms = first ? append_ms_ : std::min(stats.min_append_ms, append_ms_);
-  stats.max_append_ms = first ? append_ms_ : std::max(stats.max_append_ms, append_ms_);
+  stats.add(r.timestamp_ms, append_ms_,
+            static_cast<std::int64_t>((r.key ? r.key->size() : 0) + (r.value ? r.value->size() : 0) +
+                                      r.headers.size()));
   return {};
 }
 
 Status Engine::resolve(const std::shared_ptr<Source>& shared) {
   Source& source = *shared;
+  resolved_.push_back(shared);
   find_source_.bind_text(1, source.client_id).bind_text(2, source.mqtt_topic);
   WS_ASSIGN(const bool known, find_source_.step());
   if (known) {
@@ -313,7 +314,7 @@ Status Engine::resolve(const std::shared_ptr<Source>& shared) {
   source.id = add_source_.integer(0);
   add_source_.reset();
   ++sources_;
-  new_sources_.push_back(shared);
+  ++added_sources_;
   return {};
 }
 
@@ -338,6 +339,15 @@ Status Engine::apply(Seal& op) {
 Status Engine::apply(Unseal& op) {
   WS_ASSIGN(Statement s, db_.prepare("DELETE FROM _ws_sealed WHERE bridge=?1"));
   return s.bind_text(1, op.bridge).run();
+}
+
+void Engine::SegmentStats::add(std::int64_t ts, std::int64_t append_ms, std::int64_t size) {
+  const bool first = rows++ == 0;
+  bytes += size;
+  min_ts = first ? ts : std::min(min_ts, ts);
+  max_ts = first ? ts : std::max(max_ts, ts);
+  min_append_ms = first ? append_ms : std::min(min_append_ms, append_ms);
+  max_append_ms = first ? append_ms : std::max(max_append_ms, append_ms);
 }
 
 Offset Engine::next_offset(TpId tp) const {

@@ -48,7 +48,7 @@ class Engine {
   [[nodiscard]] Status roll_full_segments();
   // One bounded step of what can wait for an idle moment. True: there is more to do at once.
   [[nodiscard]] Result<bool> maintain();
-  // After `no_space`: gives up the ballast, then the oldest closed segment.
+  // After `no_space`: room by a checkpoint, else the ballast, else the oldest closed segment.
   [[nodiscard]] Status free_space();
 
   [[nodiscard]] const Catalog& catalog() const { return catalog_; }
@@ -60,6 +60,7 @@ class Engine {
   struct SegmentStats {
     std::int64_t first_seq = 0, rows = 0, bytes = 0;
     std::int64_t min_ts = 0, max_ts = 0, min_append_ms = 0, max_append_ms = 0;
+    void add(std::int64_t ts, std::int64_t append_ms, std::int64_t size);
   };
   struct ClosedSegment {
     std::int64_t segment = 0, bytes = 0, max_append_ms = 0;
@@ -116,16 +117,24 @@ class Engine {
   [[nodiscard]] bool may_roll(std::size_t chain) const;
   [[nodiscard]] bool is_full(std::size_t chain) const;
   [[nodiscard]] bool is_old(std::size_t chain) const;
+  [[nodiscard]] Status mark_untrusted(std::size_t chain);
   [[nodiscard]] Status drop_oldest(std::size_t chain, std::string_view why);
   [[nodiscard]] Status move_log_starts(const Topic& topic, std::int64_t segment);
   [[nodiscard]] Result<bool> build_one_index();
-  [[nodiscard]] Result<bool> apply_retention();
+  [[nodiscard]] Result<bool> apply_retention(bool by_time);
   [[nodiscard]] Result<bool> apply_topic_retention(std::int64_t now_ms);
-  [[nodiscard]] Status expire_sessions();
+  [[nodiscard]] Status expire_sessions(bool by_time);
+  [[nodiscard]] bool step(std::string_view what, const Result<bool>& result);
+  [[nodiscard]] bool checkpoint();
+  [[nodiscard]] Status drop_of_the_oldest_chain();
+  [[nodiscard]] Status drop_under_budget();
+  [[nodiscard]] std::int64_t budget_pages() const;
+  [[nodiscard]] std::int64_t used_pages();
   [[nodiscard]] Result<bool> refresh_views();
   [[nodiscard]] Result<bool> learn_columns();
   [[nodiscard]] bool time_is_steady();
   [[nodiscard]] bool over_budget();
+  [[nodiscard]] std::int64_t segment_bytes_most() const;
   void keep_ballast();
 
   EngineOptions options_;
@@ -137,12 +146,15 @@ class Engine {
   std::vector<Chain> chains_;
   std::vector<std::size_t> chain_of_;  // by tp: place in chains_
   Positions positions_;
-  bool views_stale_ = true;
+  bool views_stale_ = true, topic_views_stale_ = true;
+  bool trusted_ = false;  // the clock, in the running transaction
   std::map<TopicId, std::int64_t> learn_at_;  // records of a topic at which its columns are learnt
   std::int64_t append_ms_ = 0;                // of the running transaction
   std::int64_t sources_ = 0;
-  std::vector<std::shared_ptr<Source>> new_sources_;  // of the running transaction
-  std::int64_t last_retention_ms_ = 0;                // steady
+  std::int64_t added_sources_ = 0;                    // of the running transaction
+  std::vector<std::shared_ptr<Source>> resolved_;     // of the running transaction
+  std::int64_t last_step_ms_ = INT64_MIN / 2;         // steady
+  std::int64_t index_not_before_ms_ = 0;              // steady; after a failure
   std::int64_t anchor_wall_ms_ = 0, anchor_steady_ms_ = 0, steady_since_ms_ = INT64_MIN;
   Statement begin_, commit_, rollback_, find_source_, add_source_, add_qos2_, remove_qos2_,
       commit_offset_, count_;

@@ -16,11 +16,7 @@ constexpr auto kBusyStep = milliseconds(2000);  // and one that always has readi
 
 std::size_t bytes_of(const Batch& batch) {
   std::size_t bytes = 0;
-  for (const Op& op : batch.ops) {
-    if (const auto* a = std::get_if<Append>(&op)) {
-      bytes += (a->record.value ? a->record.value->size() : 0) + a->record.headers.size() + 64;
-    }
-  }
+  for (const Op& op : batch.ops) bytes += op_bytes(op);
   return bytes;
 }
 
@@ -111,9 +107,11 @@ std::vector<Batch> Log::next_group(std::stop_token stop, bool idle_work) {
         std::chrono::duration_cast<milliseconds>(now.time_since_epoch()).count();
     if (due(now) || stop.stop_requested()) break;
     if (queue_.empty() && now >= idle_until) break;
-    const auto until =
-        queue_.empty() ? idle_until : oldest_ + milliseconds(policy_.linger_ms);
-    wake_.wait_until(mutex_, stop, until, [&] { return due(steady_clock::now()); });
+    // The first batch in an empty queue begins its linger: wake for it, then wait that long.
+    const bool empty = queue_.empty();
+    const auto until = empty ? idle_until : oldest_ + milliseconds(policy_.linger_ms);
+    wake_.wait_until(mutex_, stop, until,
+                     [&] { return due(steady_clock::now()) || (empty && !queue_.empty()); });
   }
   std::size_t ops = 0, bytes = 0;
   while (!queue_.empty() && ops < limits::kOpsPerCommitMax) {
@@ -204,7 +202,9 @@ Status Log::try_commit(std::vector<Batch>& group, std::stop_token stop) {
     const Status begun = engine_->begin();
     if (begun) return engine_->commit(group);
     // A lock that another program holds is waited out: nothing has been applied yet.
-    if (begun.error().code != ErrorCode::busy || stop.stop_requested()) return begun;
+    if (begun.error().code != ErrorCode::busy || stop.stop_requested() || give_up_waiting_) {
+      return begun;
+    }
     logger_.repeated(LogLevel::warning, "busy",
                      "another program holds the database's write lock; readings wait for it");
   }

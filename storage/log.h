@@ -53,6 +53,8 @@ class Log final : public BatchSink {
   // The topics as they were when the log was opened; they do not change while it runs.
   [[nodiscard]] const Catalog& catalog() const { return catalog_; }
   [[nodiscard]] WriterStats stats() const;
+  // The program stops: a write lock that somebody else holds is no longer waited out. Thread: any.
+  void give_up_waiting() { give_up_waiting_ = true; }
   // Waits until more than `seen` commits have been made, the time is over or a stop is asked for.
   // Returns the number of commits made.
   std::int64_t wait_for_commit(std::int64_t seen, std::int64_t timeout_ms, std::stop_token stop);
@@ -69,6 +71,7 @@ class Log final : public BatchSink {
   [[nodiscard]] bool due(std::chrono::steady_clock::time_point now) const REQUIRES_LOCK(mutex_);
 
   const CommitPolicy policy_;
+  std::atomic<bool> give_up_waiting_{false};
   const std::string path_;
   Logger& logger_;
   std::unique_ptr<Engine> engine_;  // the writer thread's, once it runs

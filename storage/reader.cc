@@ -116,7 +116,12 @@ Result<LogReader::Page> LogReader::read(ChainId chain, Seq from, std::span<const
         page.records.push_back(std::move(r));
         if (page.records.size() >= limits.records) return page;
       }
-      if (!g.open) page.next = Seq(std::max(page.next.value, g.last_seq + 1));
+      std::int64_t seen = g.last_seq;
+      if (g.open) {  // as far as this snapshot goes: what it holds of others need not be read again
+        WS_ASSIGN(seen, db_.number(cat("SELECT max(seq) FROM ", segment_table(chain, g.segment)),
+                                   page.next.value - 1));
+      }
+      page.next = Seq(std::max(page.next.value, std::min(seen, last.value) + 1));
     }
     page.at_end = true;
     return page;
@@ -238,6 +243,7 @@ Result<std::optional<SealedRange>> LogReader::sealed(const std::string& bridge) 
   SealedRange range{ChainId(static_cast<std::int32_t>(s.integer(0))), Seq(s.integer(1)),
                     Seq(s.integer(2)), s.integer(3), static_cast<std::uint32_t>(s.integer(4)), {}};
   const std::string tps(s.bytes(5));
+  if (tps.size() < 2) return fail(ErrorCode::corrupt, "a sealed range names no partitions");
   for (const std::string_view tp : split(std::string_view(tps).substr(1, tps.size() - 2), ',')) {
     if (const auto id = parse_int(tp)) range.tps.emplace_back(static_cast<std::int32_t>(*id));
   }

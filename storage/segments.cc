@@ -18,6 +18,10 @@ constexpr std::int64_t kRetentionEveryMs = 1000;
 // A segment closes after this part of its chain's retention, so that a quiet log expires too.
 constexpr std::int64_t kSegmentsPerRetention = 48;
 constexpr std::int64_t kSegmentAgeLeastMs = 60'000;
+// An index that could not be built is optional: it is tried again now and then.
+constexpr std::int64_t kIndexRetryMs = 60'000;
+// With so many unused pages (4 MiB) in the database, it is not the database that is full.
+constexpr std::int64_t kFreePagesEnough = 1024;
 
 std::int64_t free_bytes(const std::string& path) {
   struct statvfs fs {};
@@ -104,11 +108,18 @@ bool Engine::is_full(std::size_t place) const {
   // Beyond half of what a chain may have, segments get larger, so that the rest lasts.
   std::int64_t times = 1;
   for (std::int64_t n = limits::kSegmentsPerChainMax / 2; n < closed; n += 50) times *= 2;
-  std::int64_t bytes_most = options_.segment_bytes * times;
+  std::int64_t bytes_most = segment_bytes_most() * times;
   if (chain.retention_bytes != kUnbounded) {
     bytes_most = std::min(bytes_most, std::max<std::int64_t>(chain.retention_bytes / 8, 1));
   }
   return stats.rows >= chain.segment_rows * times || stats.bytes >= bytes_most;
+}
+
+// Under a budget every chain must be able to close several segments long before it is used up.
+std::int64_t Engine::segment_bytes_most() const {
+  if (options_.budget_bytes == 0) return options_.segment_bytes;
+  const auto chains = static_cast<std::int64_t>(std::max<std::size_t>(chains_.size(), 1));
+  return std::min(options_.segment_bytes, budget_pages() * 4096 / (8 * chains));
 }
 
 bool Engine::is_old(std::size_t place) const {
@@ -128,25 +139,34 @@ Status Engine::roll_full_segments() {
   return {};
 }
 
+// Each step stands alone: one that fails is told, and the others go on. What frees space is first.
 Result<bool> Engine::maintain() {
-  if (views_stale_) {
-    WS_ASSIGN(const bool done, refresh_views());
-    if (done) return true;
-  }
-  WS_ASSIGN(const bool built, build_one_index());
-  if (built) return true;
   const std::int64_t now = clock_.steady_ms();
-  if (now - last_retention_ms_ < kRetentionEveryMs) return false;
-  last_retention_ms_ = now;
-  for (std::size_t i = 0; i < chains_.size(); ++i) {
-    if (is_old(i)) WS_TRY(roll(i));
+  if (now - last_step_ms_ >= kRetentionEveryMs) {
+    last_step_ms_ = now;
+    const bool by_time = time_is_steady();
+    if (step("retention", apply_retention(by_time))) return true;
+    for (std::size_t i = 0; i < chains_.size(); ++i) {
+      if (!is_old(i)) continue;
+      if (auto rolled = roll(i); !rolled) logger_.repeated(LogLevel::error, "roll", rolled.error().text());
+    }
+    if (auto ended = expire_sessions(by_time); !ended) {
+      logger_.repeated(LogLevel::error, "sessions", ended.error().text());
+    }
+    if (step("columns", learn_columns())) return true;
+    keep_ballast();
   }
-  WS_ASSIGN(const bool dropped, apply_retention());
-  if (dropped) return true;
-  WS_TRY(expire_sessions());
-  WS_ASSIGN(const bool learnt, learn_columns());
-  keep_ballast();
-  return learnt;
+  if (views_stale_ && step("views", refresh_views())) return true;
+  if (now < index_not_before_ms_) return false;
+  auto built = build_one_index();
+  if (!built) index_not_before_ms_ = now + kIndexRetryMs;
+  return step("index", built);
+}
+
+bool Engine::step(std::string_view what, const Result<bool>& result) {
+  if (result) return *result;
+  logger_.repeated(LogLevel::error, what, cat(what, ": ", result.error().text()));
+  return false;
 }
 
 Result<bool> Engine::build_one_index() {
@@ -166,6 +186,16 @@ Result<bool> Engine::build_one_index() {
   return false;
 }
 
+Status Engine::mark_untrusted(std::size_t place) {
+  Chain& chain = chains_[place];
+  WS_TRY(transaction([&] {
+    return db_.exec(cat("UPDATE _ws_segments SET clock_trusted=0 WHERE chain=", chain.id.value,
+                        " AND segment=", chain.segment));
+  }));
+  chain.clock_trusted = false;
+  return {};
+}
+
 // A wall clock that jumped against the steady one is not believed for a while, even if the kernel
 // says that it is right.
 bool Engine::time_is_steady() {
@@ -173,6 +203,15 @@ bool Engine::time_is_steady() {
   const std::int64_t drift = (wall - anchor_wall_ms_) - (steady - anchor_steady_ms_);
   const bool first = anchor_wall_ms_ == 0;
   const bool jumped = !first && std::abs(drift) > limits::kClockJumpMs;
+  // At the start the newest record is the only witness: a clock far ahead of it may be right (a
+  // long time without power) or wrong, so it is watched for a while first.
+  if (first) {
+    std::int64_t newest = wall;
+    for (std::size_t i = 0; i < chains_.size(); ++i) {
+      if (positions_.open[i].rows > 0) newest = positions_.open[i].max_append_ms;
+    }
+    if (wall - newest > limits::kClockAheadMs) steady_since_ms_ = steady;
+  }
   if (jumped) {
     steady_since_ms_ = steady;
     logger_.warning(cat("the clock jumped by ", drift / 1000, " s; retention by time waits ",
@@ -184,10 +223,9 @@ bool Engine::time_is_steady() {
 }
 
 // At most one segment per chain and call.
-Result<bool> Engine::apply_retention() {
+Result<bool> Engine::apply_retention(bool by_time) {
   bool dropped = false;
   const std::int64_t now = clock_.wall_ms();
-  const bool by_time = time_is_steady();
   for (std::size_t i = 0; i < chains_.size(); ++i) {
     Chain& chain = chains_[i];
     if (chain.closed.empty()) continue;
@@ -207,7 +245,7 @@ Result<bool> Engine::apply_retention() {
     dropped = true;
   }
   if (over_budget()) {
-    if (auto freed = free_space(); !freed) {
+    if (auto freed = drop_of_the_oldest_chain(); !freed) {
       logger_.repeated(LogLevel::error, "budget", freed.error().text());
     } else {
       dropped = true;
@@ -258,7 +296,8 @@ Status Engine::drop_oldest(std::size_t place, std::string_view why) {
     const std::string where = cat(" WHERE chain=", chain.id.value, " AND segment=", gone);
     WS_TRY(db_.exec("DELETE FROM _ws_segments" + where));
     WS_TRY(db_.exec("DELETE FROM _ws_segment_starts" + where));
-    WS_TRY(write_chain_view(db_, chain.id));
+    // Of 501 segments no view can be made: then the drop goes on without.
+    if (auto view = write_chain_view(db_, chain.id); !view) views_stale_ = true;
     return db_.exec("DROP TABLE " + segment_table(chain.id, gone));
   }));
   logger_.info(cat("segment ", gone, " of chain ", chain.id.value, " expired (", why, "), ",
@@ -267,14 +306,28 @@ Status Engine::drop_oldest(std::size_t place, std::string_view why) {
   return {};
 }
 
+// A full disk, or a budget that is used up, in the order of what it costs.
 Status Engine::free_space() {
-  if (options_.vfs.empty()) {
-    const std::string ballast = options_.path + ".ballast";
-    if (free_bytes(options_.path) < limits::kBallastBytes / 2 && ::unlink(ballast.c_str()) == 0) {
-      logger_.warning("the disk is full; the ballast file is given up to drop old segments");
-    }
+  const bool by_budget = options_.budget_bytes > 0 && used_pages() + 256 >= budget_pages();
+  if (by_budget) return drop_under_budget();
+  // The disk itself is full, perhaps of others' files. The WAL may only need its beginning back.
+  if (file_size(options_.path + "-wal") > 0 && checkpoint()) return {};
+  const std::string ballast = options_.path + ".ballast";
+  if (options_.vfs.empty() && ::unlink(ballast.c_str()) == 0) {
+    logger_.warning("the disk is full; the ballast file is given up");
+    return {};
   }
-  // The chain whose oldest segment is the oldest of all gives it.
+  const auto unused = db_.number("PRAGMA freelist_count");
+  if (unused && *unused > kFreePagesEnough) {
+    return fail(ErrorCode::no_space,
+                "the disk is full, and not of this log, which has unused pages of its own",
+                "free some space on this file system; dropping records would not help");
+  }
+  return drop_of_the_oldest_chain();
+}
+
+// The chain whose oldest segment is the oldest of all gives it.
+Status Engine::drop_of_the_oldest_chain() {
   std::size_t oldest = chains_.size();
   for (std::size_t i = 0; i < chains_.size(); ++i) {
     if (chains_[i].closed.empty()) continue;
@@ -284,19 +337,58 @@ Status Engine::free_space() {
     }
   }
   if (oldest == chains_.size()) {
-    return fail(ErrorCode::no_space, "the disk or storage.budget is full and no segment is closed",
+    return fail(ErrorCode::no_space, "there is no room, and no closed segment to drop",
                 "free some space on this file system, or raise storage.budget");
   }
   return drop_oldest(oldest, "no space");
 }
 
+// At the budget even a roll has no room: it is lent some pages.
+Status Engine::drop_under_budget() {
+  const bool none_closed = std::all_of(chains_.begin(), chains_.end(),
+                                       [](const Chain& c) { return c.closed.empty(); });
+  WS_TRY(db_.exec(cat("PRAGMA max_page_count=", budget_pages() + 1024)));
+  Status status;
+  if (none_closed) {
+    std::size_t largest = 0;
+    for (std::size_t i = 0; i < chains_.size(); ++i) {
+      if (positions_.open[i].bytes > positions_.open[largest].bytes) largest = i;
+    }
+    status = roll(largest);
+  }
+  if (status) status = drop_of_the_oldest_chain();
+  WS_TRY(db_.exec(cat("PRAGMA max_page_count=", budget_pages())));
+  return status;
+}
+
+std::int64_t Engine::budget_pages() const {
+  return std::max<std::int64_t>((options_.budget_bytes - limits::kJournalSizeLimitBytes) / 4096, 2048);
+}
+
+std::int64_t Engine::used_pages() {
+  const auto pages = db_.number("PRAGMA page_count"), unused = db_.number("PRAGMA freelist_count");
+  return pages && unused ? *pages - *unused : 0;
+}
+
+// True: the whole WAL is in the database, and its file starts anew.
+bool Engine::checkpoint() {
+  const auto busy = db_.number("PRAGMA wal_checkpoint(TRUNCATE)", 1);
+  return busy && *busy == 0;
+}
+
 bool Engine::over_budget() {
   if (options_.budget_bytes == 0) return false;
-  const auto pages = db_.number("PRAGMA page_count"), unused = db_.number("PRAGMA freelist_count");
-  if (!pages || !unused) return false;
-  const std::int64_t used = (*pages - *unused) * 4096;
-  return used + file_size(options_.path + "-wal") > options_.budget_bytes -
-                                                        options_.budget_bytes / 16;
+  const std::int64_t used = used_pages();
+  if (used > budget_pages() - budget_pages() / 8) return true;
+  // Within its pages, but with a WAL that cannot start anew: dropping records would not shrink it.
+  const std::int64_t wal = file_size(options_.path + "-wal");
+  if (used * 4096 + wal > options_.budget_bytes && !checkpoint()) {
+    logger_.repeated(LogLevel::error, "wal",
+                     cat("the WAL has grown to ", format_bytes(wal),
+                         ": another program keeps an old snapshot of the database open; end its "
+                         "transaction (lsof ", options_.path, "-shm names it)"));
+  }
+  return false;
 }
 
 void Engine::keep_ballast() {

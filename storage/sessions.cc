@@ -9,12 +9,17 @@ Status Engine::apply(OpenSession& op) {
   op.present = false;
   op.session_id = 0;
   op.qos2_ids.clear();
-  WS_ASSIGN(Statement find, db_.prepare("SELECT session_id FROM _ws_sessions WHERE client_id=?1"));
-  WS_ASSIGN(const bool known, find.bind_text(1, op.client_id).step());
+  WS_ASSIGN(Statement find, db_.prepare("SELECT session_id, disconnected_ms > 0 AND"
+                                        " expiry_s < 4294967295 AND"
+                                        " disconnected_ms + expiry_s * 1000 < ?2"
+                                        " FROM _ws_sessions WHERE client_id=?1"));
+  find.bind_text(1, op.client_id).bind(2, trusted_ ? append_ms_ : 0);
+  WS_ASSIGN(const bool known, find.step());
   const std::int64_t id = known ? find.integer(0) : 0;
+  const bool over = op.clean_start || (known && find.integer(1) != 0);
   find.reset();
-  if (known && op.clean_start) WS_TRY(end_session(id));
-  if (known && !op.clean_start) {
+  if (known && over) WS_TRY(end_session(id));
+  if (known && !over) {
     op.present = true;
     op.session_id = id;
     WS_ASSIGN(Statement ids, db_.prepare("SELECT packet_id FROM _ws_qos2 WHERE session_id=?1"));
@@ -41,7 +46,8 @@ Status Engine::apply(CloseSession& op) {
   if (op.expiry_s == 0) return end_session(op.session_id);
   WS_ASSIGN(Statement s, db_.prepare("UPDATE _ws_sessions SET expiry_s=?2, disconnected_ms=?3 "
                                      "WHERE session_id=?1"));
-  return s.bind(1, op.session_id).bind(2, op.expiry_s).bind(3, append_ms_).run();
+  // By a clock that is not trusted, the client has been away since an unknown time.
+  return s.bind(1, op.session_id).bind(2, op.expiry_s).bind(3, trusted_ ? append_ms_ : 0).run();
 }
 
 Status Engine::apply(AddQos2Id& op) {
@@ -59,12 +65,22 @@ Status Engine::end_session(std::int64_t session_id) {
   return row.bind(1, session_id).run();
 }
 
-// By trusted time only; and by number, the one absent longest first.
-Status Engine::expire_sessions() {
+// By trusted time only; and by number, the one absent longest first. Who has been away since an
+// unknown time is away since now.
+Status Engine::expire_sessions(bool by_time) {
+  const std::int64_t now = clock_.wall_ms();
+  if (by_time) {
+    WS_ASSIGN(const std::int64_t unknown, db_.number("SELECT count(*) FROM _ws_sessions"
+                                                     " WHERE disconnected_ms = 0"));
+    if (unknown > 0) {
+      WS_TRY(transaction([&] {
+        return db_.exec(cat("UPDATE _ws_sessions SET disconnected_ms=", now,
+                            " WHERE disconnected_ms=0"));
+      }));
+    }
+  }
   const std::string expired =
-      clock_.trusted() ? cat("disconnected_ms + expiry_s * 1000 < ", clock_.wall_ms(),
-                             " AND expiry_s < 4294967295")
-                       : "0";
+      by_time ? cat("disconnected_ms + expiry_s * 1000 < ", now, " AND expiry_s < 4294967295") : "0";
   WS_ASSIGN(Statement s, db_.prepare(cat(
       "SELECT session_id FROM _ws_sessions WHERE disconnected_ms IS NOT NULL AND ((", expired,
       ") OR (SELECT count(*) FROM _ws_sessions) > ", limits::kSessionsMax,

@@ -7,20 +7,35 @@
 
 namespace wayside {
 
+namespace {
+
+bool differs(const Topic& topic, const TopicSpec& spec) {
+  return static_cast<std::int32_t>(topic.partitions.size()) != spec.partitions ||
+         topic.retention_ms != spec.retention_ms ||
+         topic.retention_bytes != spec.retention_bytes || topic.columns != spec.columns;
+}
+
+}  // namespace
+
 Result<std::vector<std::string>> Engine::ensure_topics(std::span<const TopicSpec> specs) {
   std::vector<std::string> warnings;
+  bool changed = false;
   for (const TopicSpec& spec : specs) {
     WS_TRY(check_topic_name(spec.name));
     const Topic* topic = catalog_.find(spec.name);
     if (topic == nullptr) {
       WS_TRY(transaction([&] { return create_topic(spec); }));
-    } else {
+      changed = true;
+      // Its chain may be new, and the next topic's.
+      WS_TRY(load());
+    } else if (differs(*topic, spec)) {
       const Topic copy = *topic;
       WS_TRY(transaction([&] { return alter_topic(copy, spec, warnings); }));
+      changed = true;
     }
-    WS_TRY(load());
   }
-  views_stale_ = true;
+  if (changed) WS_TRY(load());
+  views_stale_ = topic_views_stale_ = true;
   return warnings;
 }
 

@@ -26,6 +26,26 @@ Status replace_view(Database& db, const std::string& name, const std::string& se
   return db.exec(cat("CREATE VIEW ", quoted_identifier(name), " AS ", select));
 }
 
+// Adds the fields of the newest readings of these partitions in a segment.
+Status add_fields(Database& db, const std::string& table, const std::string& tps,
+                  std::vector<std::string>& columns) {
+  WS_ASSIGN(Statement s, db.prepare(cat(
+      "SELECT DISTINCT j.key FROM (SELECT value FROM ", table, " WHERE +tp IN (", tps,
+      ") AND typeof(value) = 'text' ORDER BY seq DESC LIMIT 100) r,"
+      " json_each(CASE WHEN json_valid(r.value) THEN r.value ELSE '{}' END) j"
+      " WHERE typeof(j.key) = 'text'")));
+  for (;;) {
+    WS_ASSIGN(const bool row, s.step());
+    if (!row) return {};
+    const std::string field(s.bytes(0));
+    const bool known = std::any_of(columns.begin(), columns.end(),
+                                   [&](const auto& c) { return same_name(c, field); });
+    if (!known && can_be_learnt(field) && columns.size() < limits::kLearntColumnsMax) {
+      columns.push_back(field);
+    }
+  }
+}
+
 }  // namespace
 
 bool can_be_learnt(std::string_view field) {
@@ -84,9 +104,12 @@ Result<bool> Engine::refresh_views() {
   views_stale_ = false;  // a failure is tried again at the next roll, not in a loop
   const auto status = transaction([&]() -> Status {
     for (const Chain& c : chains_) WS_TRY(write_chain_view(db_, c.id));
+    // A topic's view names its chain's, so a roll does not change it.
+    if (!topic_views_stale_) return {};
     for (const Topic& t : catalog_.topics()) WS_TRY(write_topic_view(db_, t));
     return {};
   });
+  if (status) topic_views_stale_ = false;
   if (!status) {
     logger_.repeated(LogLevel::warning, "views",
                      cat("the views for sqlite3 could not be renewed: ", status.error().text()));
@@ -111,22 +134,9 @@ Result<bool> Engine::learn_columns() {
     const auto chain = std::find_if(chains_.begin(), chains_.end(),
                                     [&](const Chain& c) { return c.id == t.chain; });
     std::vector<std::string> columns = t.learnt_columns;
-    {
-      WS_ASSIGN(Statement s, db_.prepare(cat(
-          "SELECT DISTINCT j.key FROM (SELECT value FROM ", segment_table(chain->id, chain->segment),
-          " WHERE +tp IN (", tps, ") AND typeof(value) = 'text' ORDER BY seq DESC LIMIT 100) r,"
-          " json_each(CASE WHEN json_valid(r.value) THEN r.value ELSE '{}' END) j"
-          " WHERE typeof(j.key) = 'text'")));
-      for (;;) {
-        WS_ASSIGN(const bool row, s.step());
-        if (!row) break;
-        const std::string field(s.bytes(0));
-        const bool known = std::any_of(columns.begin(), columns.end(),
-                                       [&](const auto& c) { return same_name(c, field); });
-        if (!known && can_be_learnt(field) && columns.size() < limits::kLearntColumnsMax) {
-          columns.push_back(field);
-        }
-      }
+    WS_TRY(add_fields(db_, segment_table(chain->id, chain->segment), tps, columns));
+    if (columns.empty() && !chain->closed.empty()) {  // it has just been rolled
+      WS_TRY(add_fields(db_, segment_table(chain->id, chain->closed.back().segment), tps, columns));
     }
     if (columns == t.learnt_columns) continue;
     Topic learnt = t;

@@ -40,6 +40,10 @@ Decoded<bool> check_topic(std::string_view topic) {
   if (!is_mqtt_utf8(topic)) {
     return bad(Reason::malformed_packet, "the topic is not UTF-8 [MQTT-1.5.4-1]");
   }
+  if (topic.size() > limits::kTopicBytesMax) {
+    return bad(Reason::topic_name_invalid, cat("a topic of ", topic.size(), " bytes; the limit is ",
+                                               limits::kTopicBytesMax));
+  }
   if (topic.empty() || topic.find_first_of("+#") != std::string_view::npos) {
     return bad(Reason::topic_name_invalid,
                "the topic is empty or holds a wildcard [MQTT-3.3.2-2, 4.7.3-1]");
@@ -96,6 +100,9 @@ Decoded<Subscribe> decode_filters(std::span<const std::uint8_t> body, Version ve
     if ((options & reserved) != 0 || (options & 3) == 3) {
       return bad(Reason::malformed_packet, "reserved subscription option bits [MQTT-3.8.3-5]");
     }
+    if ((options & 0x30) == 0x30 || ((options & 4) != 0 && filter.starts_with("$share/"))) {
+      return bad(Reason::protocol_error, "retain handling 3, or No Local and shared [MQTT-3.8.3-4]");
+    }
     ++s.filters;
   }
   if (s.filters == 0) {
@@ -132,7 +139,7 @@ Decoded<Connect> decode_connect(std::span<const std::uint8_t> body) {
   const std::string_view protocol = r.prefixed();
   const std::uint8_t level = r.u8();
   if (r.bad()) return torn("CONNECT");
-  if (protocol != "MQTT" && protocol != "MQIsdp") {
+  if (protocol != "MQTT") {
     return bad(Reason::unsupported_version, "the protocol name is not MQTT [MQTT-3.1.2-1]");
   }
   if (level != 4 && level != 5) {

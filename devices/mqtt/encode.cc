@@ -49,12 +49,6 @@ void encode_connack_v5(std::string& out, bool session_present, const ConnackProp
     put_property(props, Property::assigned_client_id);
     put_prefixed(props, p.assigned_client_id);
   }
-  // No subscriptions are served: said before a client tries.
-  for (const Property none : {Property::wildcard_available, Property::subscription_id_available,
-                              Property::shared_available}) {
-    put_property(props, none);
-    put_u8(props, 0);
-  }
   put_reasoned(out, PacketType::connack, session_present ? std::string_view("\1", 1)
                                                          : std::string_view("\0", 1),
                Reason::success, props);

@@ -31,9 +31,6 @@ enum class Property : std::uint8_t {
   topic_alias = 0x23,
   user_property = 0x26,
   maximum_packet_size = 0x27,
-  wildcard_available = 0x28,
-  subscription_id_available = 0x29,
-  shared_available = 0x2A,
 };
 
 // Where a set of properties stands.

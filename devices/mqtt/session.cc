@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "base/check.h"
+#include "base/limits.h"
 #include "base/text.h"
 
 namespace wayside::mqtt {
@@ -14,6 +15,16 @@ std::span<const std::uint8_t> as_bytes(const std::string& s) {
 
 }  // namespace
 
+// [MQTT-3.1.2-24, 25]: what is too large for the client is not sent, as if it had been.
+template <class Encode>
+bool Session::say(Encode encode) {
+  const std::size_t before = output_.size();
+  encode(output_);
+  if (output_.size() - before <= client_packet_bytes_max_) return true;
+  output_.resize(before);
+  return false;
+}
+
 void Session::feed(std::span<const std::uint8_t> bytes) {
   if (kept_.empty()) {
     undecoded_ = bytes;
@@ -24,6 +35,7 @@ void Session::feed(std::span<const std::uint8_t> bytes) {
 }
 
 void Session::stash() {
+  if (!kept_.empty() && undecoded_.size() == kept_.size()) return;  // it is all there already
   std::string rest(reinterpret_cast<const char*>(undecoded_.data()), undecoded_.size());
   kept_ = std::move(rest);  // not in place: undecoded_ may lie in kept_
   undecoded_ = as_bytes(kept_);
@@ -40,6 +52,10 @@ Event Session::next(std::uint64_t ticket) {
       return end({Reason::protocol_error, "the first packet is not CONNECT [MQTT-3.1.0-1]"});
     }
     const std::size_t total = h.header_bytes + h.remaining_bytes;
+    if (state_ == State::waiting_for_connect && total > limits::kConnectBytesMax) {
+      return end({Reason::packet_too_large, cat("a CONNECT of ", total, " bytes; the limit is ",
+                                                limits::kConnectBytesMax)});
+    }
     if (total > limits_.packet_bytes_max) {
       return end({Reason::packet_too_large,
                   cat("a packet of ", total, " bytes; mqtt.max_packet allows ",
@@ -48,6 +64,7 @@ Event Session::next(std::uint64_t ticket) {
     if (undecoded_.size() < total) break;
     const auto body = undecoded_.subspan(h.header_bytes, h.remaining_bytes);
     undecoded_ = undecoded_.subspan(total);
+    ++packets_;
     switch (h.type) {
       case PacketType::connect: return on_connect(body);
       case PacketType::publish: return on_publish(h.flags, body, ticket);
@@ -67,8 +84,9 @@ Event Session::on_connect(std::span<const std::uint8_t> body) {
   auto connect = decode_connect(body);
   if (!connect) {
     // Say it in the words of the client's own version, as far as that is known: the level is
-    // the seventh byte where the protocol name has four letters.
-    const std::uint8_t level = body.size() > 6 && body[1] == 4 ? body[6] : 3;
+    // behind the protocol's name.
+    const std::size_t at = body.size() > 1 ? 2U + (static_cast<std::size_t>(body[0]) << 8 | body[1]) : 0;
+    const std::uint8_t level = at > 0 && at < body.size() ? body[at] : std::uint8_t{3};
     if (level >= 5) {
       encode_connack_refusal_v5(output_, connect.error().reason, connect.error().what);
     } else if (connect.error().reason == Reason::unsupported_version) {
@@ -137,14 +155,16 @@ std::optional<Event> Session::on_other(const FixedHeader& header,
     case PacketType::subscribe: {
       const auto s = decode_subscribe(body, version_);
       if (!s) return end(s.error());
-      encode_suback_refusal(output_, *s, version_,
-                            wants_problem_info_ && client_packet_bytes_max_ > 512 + s->filters);
+      const auto suback = [&](bool with_reason) {
+        return say([&](std::string& out) { encode_suback_refusal(out, *s, version_, with_reason); });
+      };
+      if (!wants_problem_info_ || !suback(true)) suback(false);
       return std::nullopt;
     }
     case PacketType::unsubscribe: {
       const auto u = decode_unsubscribe(body, version_);
       if (!u) return end(u.error());
-      encode_unsuback(output_, *u, version_);
+      say([&](std::string& out) { encode_unsuback(out, *u, version_); });
       return std::nullopt;
     }
     case PacketType::disconnect: return on_disconnect(body);
@@ -174,22 +194,25 @@ Event Session::end(const Malformed& error) {
   return Ended{true, false, error.reason, error.what, std::nullopt};
 }
 
-void Session::accept(const StoredSession& stored, const ConnackProperties& properties) {
+bool Session::accept(const StoredSession& stored, const ConnackProperties& properties) {
   WS_CHECK(state_ == State::connecting);
   state_ = State::connected;
   qos2_ids_.insert(stored.qos2_ids.begin(), stored.qos2_ids.end());
   if (version_ == Version::v5) {
-    encode_connack_v5(output_, stored.present, properties);
-  } else {
-    encode_connack_v311(output_, stored.present, 0);
+    return say([&](std::string& out) { encode_connack_v5(out, stored.present, properties); });
   }
+  encode_connack_v311(output_, stored.present, 0);
+  return true;
 }
 
 void Session::refuse(Reason reason, std::string_view text) {
   WS_CHECK(state_ == State::connecting);
   state_ = State::ended;
   if (version_ == Version::v5) {
-    encode_connack_refusal_v5(output_, reason, text);
+    const auto refusal = [&](std::string_view words) {
+      return say([&](std::string& out) { encode_connack_refusal_v5(out, reason, words); });
+    };
+    if (!refusal(text)) refusal({});
   } else {
     encode_connack_v311(output_, false, reason == Reason::client_id_not_valid ? 2 : 3);
   }
@@ -200,7 +223,9 @@ std::size_t Session::release(std::uint64_t ticket) {
   while (!held_.empty() && held_.front().ticket <= ticket) {
     const HeldAck& ack = held_.front();
     encode_ack(output_, ack.type, ack.packet_id, version_, ack.reason);
-    if (ack.type != PacketType::pubrec && unacknowledged_ > 0) --unacknowledged_;
+    const bool settles = ack.type == PacketType::puback ||
+                         (ack.type == PacketType::pubcomp && ack.reason == Reason::success);
+    if (settles && unacknowledged_ > 0) --unacknowledged_;
     held_.pop_front();
     ++released;
   }
@@ -209,8 +234,10 @@ std::size_t Session::release(std::uint64_t ticket) {
 
 void Session::disconnect(Reason reason, std::string_view text) {
   if (state_ == State::connected && version_ == Version::v5) {
-    const bool room = client_packet_bytes_max_ > text.size() + 16;
-    encode_disconnect_v5(output_, reason, room ? text : std::string_view{});
+    const auto goodbye = [&](std::string_view words) {
+      return say([&](std::string& out) { encode_disconnect_v5(out, reason, words); });
+    };
+    if (!goodbye(text)) goodbye({});
   }
   state_ = State::ended;
 }

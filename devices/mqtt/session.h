@@ -70,7 +70,8 @@ class Session {
   // Keeps what is not decoded yet, before the caller's bytes go away.
   void stash();
 
-  void accept(const StoredSession& stored, const ConnackProperties& properties);
+  // False: the client takes no packet as large as a CONNACK; close.
+  [[nodiscard]] bool accept(const StoredSession& stored, const ConnackProperties& properties);
   void refuse(Reason reason, std::string_view text);
   // Everything up to this ticket is committed: its acknowledgements, in order, become output.
   // Returns how many.
@@ -80,11 +81,17 @@ class Session {
 
   // Bytes for the client; the caller takes them.
   [[nodiscard]] std::string& output() { return output_; }
+  // Whole packets decoded so far: what keeps a connection alive.
+  [[nodiscard]] std::uint64_t packets() const { return packets_; }
   [[nodiscard]] bool connected() const { return state_ == State::connected; }
   [[nodiscard]] Version version() const { return version_; }
   [[nodiscard]] std::size_t held_acks() const { return held_.size(); }
-  // At the bound a 3.1.1 client, which cannot be told one, is not read for a while.
-  [[nodiscard]] bool at_bound() const { return held_.size() >= limits_.receive_maximum; }
+  // At the bound the client is not read for a while: a 3.1.1 one, which cannot be told one, at
+  // Receive Maximum; one of version 5 where PUBREL packets and re-sends add to its own.
+  [[nodiscard]] bool at_bound() const {
+    const std::size_t most = limits_.receive_maximum;
+    return held_.size() >= (version_ == Version::v5 ? 2 * most + 16 : most);
+  }
 
  private:
   enum class State { waiting_for_connect, connecting, connected, ended };
@@ -102,6 +109,9 @@ class Session {
   std::optional<Event> on_other(const FixedHeader& header, std::span<const std::uint8_t> body);
   Event on_disconnect(std::span<const std::uint8_t> body);
   Event end(const Malformed& error);
+  // Appends a packet that `encode` makes, unless the client cannot take one so large; says whether.
+  template <class Encode>
+  bool say(Encode encode);
 
   SessionLimits limits_;
   State state_ = State::waiting_for_connect;
@@ -113,6 +123,7 @@ class Session {
   std::span<const std::uint8_t> undecoded_;  // in kept_, or in the caller's bytes
   std::string output_;
   std::deque<HeldAck> held_;
+  std::uint64_t packets_ = 0;
   std::size_t unacknowledged_ = 0;  // of this connection, as Receive Maximum counts
   std::unordered_set<std::uint16_t> qos2_ids_;
   std::unordered_map<std::uint16_t, std::string> topic_aliases_;

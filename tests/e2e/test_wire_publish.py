@@ -1,5 +1,5 @@
-"""The wire, part two: PUBLISH and its handshakes, topics, flow control, framing, PING, SUBSCRIBE,
-DISCONNECT and AUTH, packet by packet against the real binary, and what SQL shows afterwards.
+"""The wire, part two: PUBLISH and its handshakes, topics, flow control, framing, PING, DISCONNECT
+and AUTH, packet by packet against the real binary, and what SQL shows afterwards.
 
 Statements are those of MQTT 5.0's appendix B; v311: those of MQTT 3.1.1 under its own numbers.
 """
@@ -8,8 +8,7 @@ import select
 import threading
 
 from harness import *
-from test_wire_connect import (MAX_PACKET, REASON, RETAINED, V311, V5, WireCase, both, expiry, four,
-                               properties, two)
+from test_wire_connect import (MAX_PACKET, RETAINED, V311, V5, WireCase, both, expiry, four, two)
 
 ALIAS = 0x23
 
@@ -169,7 +168,7 @@ class TopicNames(WireCase):
     def test_taken_as_they_are(self, version):
         """[MQTT-1.5.4-3], [MQTT-4.7.3-3], [MQTT-4.7.3-4], v311 [MQTT-1.5.3-3]."""
         topics = ["raw/\ufeffx", "raw//", "raw/ \u00e4\u0061\u0308", "raw/\U0001f600", "raw/RAW",
-                  "raw/" + "x" * 60000]
+                  "raw/" + "x" * 1000]
         wire = self.open(version).send(b"".join(
             publish_packet(t, f"{self.tag}{i}", 1, i + 1, version) for i, t in enumerate(topics)))
         for i in range(len(topics)):
@@ -348,10 +347,10 @@ class Framing(WireCase):
     def test_remaining_length(self, version):
         """[MQTT-1.5.5-1], 2.1.4: one to four bytes."""
         wire = self.open(version)
-        for size in (100, 127, 128, 16383, 16384, 500000):
+        for size in (100, 127, 128, 16383, 16384, 200000):
             wire.send(self.publish("x" * size, 1, 1, version))
             self.assertEqual(wire.read(), (PUBACK, 0, two(1)))
-        self.assertEqual([len(v) for v in self.stored()], [100, 127, 128, 16383, 16384, 500000])
+        self.assertEqual([len(v) for v in self.stored()], [100, 127, 128, 16383, 16384, 200000])
         for data in (b"\x30\xff\xff\xff\xff", b"\xc0\x80\x80\x80\x80\x00"):
             self.check_ended(self.open(version).send(data), version, 0x81)
 
@@ -393,64 +392,8 @@ class PingAndKeepAlive(WireCase):
             with self.subTest(version=version, drips=drips):
                 self.assertIn(i, ended)
                 self.assertGreater(ended[i], 1.4)
-                self.assertIn(f"{version}{drips}", self.stored())
+                wait_for(lambda: f"{version}{drips}" in self.stored(), "the will")
                 self.check_ended(wires[i], version, 0x8D)
-
-
-class Subscriptions(WireCase):
-    """None are served, and that is what every answer says."""
-
-    @both
-    def test_subscribe(self, version):
-        """[MQTT-2.2.1-6], [MQTT-3.8.4-1], [MQTT-3.8.4-2], [MQTT-3.8.4-5 to 7], [MQTT-3.9.3-1],
-        [MQTT-3.9.3-2]; no PUBLISH follows, and the connection stays."""
-        wire = self.open(version)
-        options = (b"\0", b"\1", b"\2") if version == V311 else (b"\0", b"\2", b"\x2c")
-        filters = b"".join(utf8("raw/x") + option for option in options)
-        wire.send(packet(SUBSCRIBE, 2, two(513) + (b"\0" if version == V5 else b"") + filters))
-        kind, _, body = wire.read()
-        self.assertEqual((kind, body[:2]), (SUBACK, two(513)))
-        self.assertEqual(body[-3:], b"\x80" * 3 if version == V311 else b"\x83" * 3)
-        if version == V5:
-            self.assertIn("no subscriptions", properties(body[2:-3])[REASON])
-        wire.send(self.publish("a", 1, 1, version))
-        self.assertEqual(wire.read(), (PUBACK, 0, two(1)))
-        wire.send(packet(PINGREQ, 0, b""))
-        self.assertEqual(wire.read(), (PINGRESP, 0, b""))
-
-    @both
-    def test_unsubscribe(self, version):
-        """[MQTT-3.10.4-4], [MQTT-3.10.4-5], [MQTT-3.10.4-6], [MQTT-3.11.3-1], [MQTT-3.11.3-2]."""
-        head = two(7) + (b"\0" if version == V5 else b"")
-        wire = self.open(version).send(packet(UNSUBSCRIBE, 2, head + utf8("a") + utf8("b/#")))
-        self.assertEqual(wire.read(), (UNSUBACK, 0, head + (b"\x11\x11" if version == V5 else b"")))
-
-    @both
-    def test_malformed(self, version):
-        """[MQTT-2.2.1-3], [MQTT-3.8.3-1], [MQTT-3.8.3-2], [MQTT-3.8.3-5], [MQTT-3.10.3-1],
-        [MQTT-3.10.3-2], [MQTT-4.7.3-1], v311 [MQTT-3.8.3-3], [MQTT-3-8.3-4]."""
-        head = two(1) + (b"\0" if version == V5 else b"")
-        zero = two(0) + (b"\0" if version == V5 else b"")
-        reserved = 0x40 if version == V5 else 4
-        for kind, body, reason in (
-                (SUBSCRIBE, head, 0x82), (UNSUBSCRIBE, head, 0x82),
-                (SUBSCRIBE, zero + utf8("a") + b"\0", 0x82), (UNSUBSCRIBE, zero + utf8("a"), 0x82),
-                (SUBSCRIBE, head + utf8("a"), 0x81), (SUBSCRIBE, head + utf8("a") + b"\3", 0x81),
-                (SUBSCRIBE, head + utf8("a") + bytes([reserved]), 0x81),
-                (SUBSCRIBE, head + utf8("") + b"\0", 0x81),
-                (SUBSCRIBE, head + utf8(b"\0") + b"\0", 0x81),
-                (UNSUBSCRIBE, head + utf8(b"\xff"), 0x81), (UNSUBSCRIBE, head + b"\0\5a", 0x81)):
-            with self.subTest(kind=kind, body=body):
-                self.check_ended(self.open(version).send(packet(kind, 2, body)), version, reason)
-
-    def test_protocol_errors_of_options(self):
-        """[MQTT-3.8.3-4], 3.8.3.1: No Local on a shared subscription; Retain Handling 3."""
-        for topic, options in (("$share/g/a", 4), ("a", 0x30)):
-            with self.subTest(topic=topic):
-                wire = self.open(V5).send(packet(SUBSCRIBE, 2, two(1) + b"\0" + utf8(topic)
-                                                 + bytes([options])) + packet(AUTH, 0, b""))
-                got = wire.expect_close()
-                self.assertNotIn(SUBACK, [kind for kind, _, _ in got])
 
 
 class Ends(WireCase):
@@ -482,7 +425,7 @@ class Ends(WireCase):
 
     def test_reason_fits_the_client(self):
         """[MQTT-3.14.2-3]: the reason string is left out where it does not fit; the reason not."""
-        wire = self.open(V5, properties=bytes([MAX_PACKET]) + four(40))
+        wire = self.open(V5, properties=bytes([MAX_PACKET]) + four(20))
         got = wire.send(packet(CONNACK, 0, b"\0\0")).expect_close()
         self.assertEqual([(k, b) for k, _, b in got], [(DISCONNECT, b"\x82\0")])
 
@@ -519,7 +462,7 @@ class SlowClient(WireCase):
             self.flood(version, data)
             other.send(self.publish("x", 1, 1, version))
             self.assertEqual(other.read(), (PUBACK, 0, two(1)))
-        self.assertLess(self.memory() - before, 64)
+        self.assertLess(self.memory() - before, 32)
 
 
 if __name__ == "__main__":

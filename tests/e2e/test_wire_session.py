@@ -1,10 +1,10 @@
-"""The wire: wills, sessions, take-over and the bound on connections, packet by packet against the
-real binary. Statements are those of MQTT 5.0's appendix B; v311: those of MQTT 3.1.1.
+"""The wire: wills, sessions, take-over, the bound on connections, and subscriptions (none), packet
+by packet against the real binary. Statements are those of MQTT 5.0's appendix B; v311: of 3.1.1.
 """
 
 from harness import *
-from test_wire_connect import (DELAY, RETAINED, V311, V5, WireCase, both, expiry, four,
-                               two)
+from test_wire_connect import (DELAY, REASON, RETAINED, V311, V5, WireCase, both, expiry, four,
+                               properties, two)
 
 
 class Wills(WireCase):
@@ -91,17 +91,6 @@ class Wills(WireCase):
         """[MQTT-3.1.2-8]: a session that ends with its connection does not wait."""
         self.open(V5, will=self.will(delay=600)).close()
         self.await_will()
-
-    def test_delay_survives_a_kill(self):
-        """[MQTT-3.1.2-8], 3.1.2.5: a restart may put a will off, not drop it."""
-        with Gateway(commit='linger = "2ms"') as gateway:
-            with Wire(gateway.port) as wire:
-                wire.connect(self.id_, V5, properties=expiry(60), will=self.will(delay=1))
-            wait_for(lambda: gateway.sql("SELECT 1 FROM _ws_sessions WHERE disconnected_ms > 0"),
-                     "the session is closed")
-            gateway.kill()
-            gateway.start()
-            wait_for(lambda: self.tag + "will" in gateway.values("raw"), "the will", 3)
 
 
 class TakeOver(WireCase):
@@ -278,6 +267,61 @@ class Connections(WireCase):
             got = wire.expect_close()
             self.assertEqual([(p[0], p[2][:2]) for p in got], [(CONNACK, bytes([0, code]))])
         self.assertEqual(self.stored(), [])
+
+
+class Subscriptions(WireCase):
+    """None are served, and that is what every answer says."""
+
+    @both
+    def test_subscribe(self, version):
+        """[MQTT-2.2.1-6], [MQTT-3.8.4-1], [MQTT-3.8.4-2], [MQTT-3.8.4-5 to 7], [MQTT-3.9.3-1],
+        [MQTT-3.9.3-2]; no PUBLISH follows, and the connection stays."""
+        wire = self.open(version)
+        options = (b"\0", b"\1", b"\2") if version == V311 else (b"\0", b"\2", b"\x2c")
+        filters = b"".join(utf8("raw/x") + option for option in options)
+        wire.send(packet(SUBSCRIBE, 2, two(513) + (b"\0" if version == V5 else b"") + filters))
+        kind, _, body = wire.read()
+        self.assertEqual((kind, body[:2]), (SUBACK, two(513)))
+        self.assertEqual(body[-3:], b"\x80" * 3 if version == V311 else b"\x83" * 3)
+        if version == V5:
+            self.assertIn("no subscriptions", properties(body[2:-3])[REASON])
+        wire.send(self.publish("a", 1, 1, version))
+        self.assertEqual(wire.read(), (PUBACK, 0, two(1)))
+        wire.send(packet(PINGREQ, 0, b""))
+        self.assertEqual(wire.read(), (PINGRESP, 0, b""))
+
+    @both
+    def test_unsubscribe(self, version):
+        """[MQTT-3.10.4-4], [MQTT-3.10.4-5], [MQTT-3.10.4-6], [MQTT-3.11.3-1], [MQTT-3.11.3-2]."""
+        head = two(7) + (b"\0" if version == V5 else b"")
+        wire = self.open(version).send(packet(UNSUBSCRIBE, 2, head + utf8("a") + utf8("b/#")))
+        self.assertEqual(wire.read(), (UNSUBACK, 0, head + (b"\x11\x11" if version == V5 else b"")))
+
+    @both
+    def test_malformed(self, version):
+        """[MQTT-2.2.1-3], [MQTT-3.8.3-1], [MQTT-3.8.3-2], [MQTT-3.8.3-5], [MQTT-3.10.3-1],
+        [MQTT-3.10.3-2], [MQTT-4.7.3-1], v311 [MQTT-3.8.3-3], [MQTT-3-8.3-4]."""
+        head = two(1) + (b"\0" if version == V5 else b"")
+        zero = two(0) + (b"\0" if version == V5 else b"")
+        reserved = 0x40 if version == V5 else 4
+        for kind, body, reason in (
+                (SUBSCRIBE, head, 0x82), (UNSUBSCRIBE, head, 0x82),
+                (SUBSCRIBE, zero + utf8("a") + b"\0", 0x82), (UNSUBSCRIBE, zero + utf8("a"), 0x82),
+                (SUBSCRIBE, head + utf8("a"), 0x81), (SUBSCRIBE, head + utf8("a") + b"\3", 0x81),
+                (SUBSCRIBE, head + utf8("a") + bytes([reserved]), 0x81),
+                (SUBSCRIBE, head + utf8("") + b"\0", 0x81),
+                (SUBSCRIBE, head + utf8(b"\0") + b"\0", 0x81),
+                (UNSUBSCRIBE, head + utf8(b"\xff"), 0x81), (UNSUBSCRIBE, head + b"\0\5a", 0x81)):
+            with self.subTest(kind=kind, body=body):
+                self.check_ended(self.open(version).send(packet(kind, 2, body)), version, reason)
+
+    def test_protocol_errors_of_options(self):
+        """[MQTT-3.8.3-4], 3.8.3.1: No Local on a shared subscription; Retain Handling 3."""
+        for topic, options in (("$share/g/a", 4), ("a", 0x30)):
+            with self.subTest(topic=topic):
+                data = two(1) + b"\0" + utf8(topic) + bytes([options])
+                kind, _, body = self.open(V5).send(packet(SUBSCRIBE, 2, data)).read()
+                self.assertEqual((kind, body[0]), (DISCONNECT, 0x82))
 
 
 if __name__ == "__main__":
