@@ -5,11 +5,11 @@
 #include <cstdio>
 #include <cstdlib>
 
-#define WS_CHECK(condition)                                                               \
-  do {                                                                                    \
-    if (!(condition)) {                                                                   \
+#define WS_CHECK(condition)                                                                  \
+  do {                                                                                       \
+    if (!(condition)) {                                                                      \
       std::fprintf(stderr, "<0>wayside: bug: %s does not hold at %s:%d; please report it\n", \
-                   #condition, __FILE__, __LINE__);                                       \
-      std::abort();                                                                       \
-    }                                                                                     \
+                   #condition, __FILE__, __LINE__);                                          \
+      std::abort();                                                                          \
+    }                                                                                        \
   } while (false)

@@ -15,8 +15,12 @@ std::int64_t ms_of() {
 
 }  // namespace
 
-std::int64_t SystemClock::wall_ms() const { return ms_of<std::chrono::system_clock>(); }
-std::int64_t SystemClock::steady_ms() const { return ms_of<std::chrono::steady_clock>(); }
+std::int64_t SystemClock::wall_ms() const {
+  return ms_of<std::chrono::system_clock>();
+}
+std::int64_t SystemClock::steady_ms() const {
+  return ms_of<std::chrono::steady_clock>();
+}
 
 bool SystemClock::trusted() const {
   if (trust_ == ClockTrust::always) return true;

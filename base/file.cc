@@ -42,7 +42,9 @@ Result<std::string> read_file(const std::string& path) {
   return std::move(all).str();
 }
 
-bool file_exists(const std::string& path) { return ::access(path.c_str(), F_OK) == 0; }
+bool file_exists(const std::string& path) {
+  return ::access(path.c_str(), F_OK) == 0;
+}
 
 std::int64_t file_size(const std::string& path) {
   struct stat st {};
@@ -85,8 +87,9 @@ Result<UniqueFd> lock_file(const std::string& path) {
     if (errno != EWOULDBLOCK) {
       return tl::unexpected<Error>(errno_error(cat("locking ", path), errno));
     }
-    return fail(ErrorCode::busy, cat("another wayside has ", path, " locked"),
-                "only one gateway may use a data_dir; stop the other one, or give this one its own");
+    return fail(
+        ErrorCode::busy, cat("another wayside has ", path, " locked"),
+        "only one gateway may use a data_dir; stop the other one, or give this one its own");
   }
   return fd;
 }

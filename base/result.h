@@ -46,16 +46,16 @@ using Status = Result<void>;
 #define WS_CONCAT(a, b) WS_CONCAT_INNER(a, b)
 
 // Evaluates a Status; leaves the function with its error, if it has one.
-#define WS_TRY_INNER(tmp, expr)                                                             \
-  do {                                                                                      \
-    auto tmp = (expr);                                                                      \
-    if (!tmp) return tl::unexpected<::wayside::Error>(std::move(tmp).error());              \
+#define WS_TRY_INNER(tmp, expr)                                                \
+  do {                                                                         \
+    auto tmp = (expr);                                                         \
+    if (!tmp) return tl::unexpected<::wayside::Error>(std::move(tmp).error()); \
   } while (false)
 #define WS_TRY(expr) WS_TRY_INNER(WS_CONCAT(ws_status_, __COUNTER__), expr)
 
 // WS_ASSIGN(auto x, f()): x is f()'s value, or the function leaves with its error.
-#define WS_ASSIGN_INNER(tmp, decl, expr)                                                    \
-  auto tmp = (expr);                                                                        \
-  if (!tmp) return tl::unexpected<::wayside::Error>(std::move(tmp).error());                \
+#define WS_ASSIGN_INNER(tmp, decl, expr)                                     \
+  auto tmp = (expr);                                                         \
+  if (!tmp) return tl::unexpected<::wayside::Error>(std::move(tmp).error()); \
   decl = std::move(*tmp)
 #define WS_ASSIGN(decl, expr) WS_ASSIGN_INNER(WS_CONCAT(ws_result_, __COUNTER__), decl, expr)

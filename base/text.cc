@@ -101,11 +101,21 @@ void append_json_string(std::string& out, std::string_view s) {
   out.push_back('"');
   for (const char c : s) {
     switch (c) {
-      case '"': out += "\\\""; break;
-      case '\\': out += "\\\\"; break;
-      case '\n': out += "\\n"; break;
-      case '\r': out += "\\r"; break;
-      case '\t': out += "\\t"; break;
+      case '"':
+        out += "\\\"";
+        break;
+      case '\\':
+        out += "\\\\";
+        break;
+      case '\n':
+        out += "\\n";
+        break;
+      case '\r':
+        out += "\\r";
+        break;
+      case '\t':
+        out += "\\t";
+        break;
       default:
         if (static_cast<unsigned char>(c) < 0x20 || c == 0x7F) {
           std::array<char, 8> buf;
@@ -170,18 +180,22 @@ std::size_t display_width(std::string_view s) {
 }
 
 std::optional<std::int64_t> parse_duration_ms(std::string_view s) {
-  static constexpr std::array kUnits = {Unit{"ms", 1},         Unit{"s", 1000},
-                                        Unit{"m", 60'000},     Unit{"h", 3'600'000},
-                                        Unit{"d", kDayMs},     Unit{"w", 7 * kDayMs}};
+  static constexpr std::array kUnits = {Unit{"ms", 1},     Unit{"s", 1000},
+                                        Unit{"m", 60'000}, Unit{"h", 3'600'000},
+                                        Unit{"d", kDayMs}, Unit{"w", 7 * kDayMs}};
   if (s == "0") return 0;
   return parse_with_unit(s, kUnits);
 }
 
 std::optional<std::int64_t> parse_bytes(std::string_view s) {
-  static constexpr std::array kUnits = {
-      Unit{"", 1},           Unit{"B", 1},         Unit{"KB", 1000},      Unit{"KiB", 1LL << 10},
-      Unit{"MB", 1'000'000}, Unit{"MiB", 1LL << 20}, Unit{"GB", 1'000'000'000},
-      Unit{"GiB", 1LL << 30}};
+  static constexpr std::array kUnits = {Unit{"", 1},
+                                        Unit{"B", 1},
+                                        Unit{"KB", 1000},
+                                        Unit{"KiB", 1LL << 10},
+                                        Unit{"MB", 1'000'000},
+                                        Unit{"MiB", 1LL << 20},
+                                        Unit{"GB", 1'000'000'000},
+                                        Unit{"GiB", 1LL << 30}};
   return parse_with_unit(s, kUnits);
 }
 

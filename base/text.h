@@ -15,10 +15,14 @@
 
 namespace wayside {
 
-inline void append_text(std::string& out, std::string_view s) { out.append(s); }
-inline void append_text(std::string& out, char c) { out.push_back(c); }
+inline void append_text(std::string& out, std::string_view s) {
+  out.append(s);
+}
+inline void append_text(std::string& out, char c) {
+  out.push_back(c);
+}
 template <class N>
-  requires std::is_arithmetic_v<N>
+requires std::is_arithmetic_v<N>
 void append_text(std::string& out, N n) {
   std::array<char, 40> buf;
   const auto r = std::to_chars(buf.data(), buf.data() + buf.size(), n);

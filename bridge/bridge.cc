@@ -98,7 +98,8 @@ Status Bridge::find_positions(LogReader& reader) {
       // Read before the partitions' marks: whatever is committed from now on lies behind it.
       WS_ASSIGN(const std::int64_t first,
                 reader.number(cat("SELECT first_seq FROM _ws_segments WHERE last_seq IS NULL"
-                                  " AND chain=", lane->chain.value)));
+                                  " AND chain=",
+                                  lane->chain.value)));
       lane->next = Seq(first);
     }
     WS_ASSIGN(const auto marks, reader.marks(*topic));
@@ -151,8 +152,7 @@ Result<std::optional<Bridge::Sealed>> Bridge::resume_sealed(LogReader& reader) {
   return std::optional(std::move(sealed));
 }
 
-Result<std::optional<Bridge::Sealed>> Bridge::next_batch(LogReader& reader,
-                                                         std::stop_token stop) {
+Result<std::optional<Bridge::Sealed>> Bridge::next_batch(LogReader& reader, std::stop_token stop) {
   for (std::size_t i = 0; i < lanes_.size(); ++i) {
     Lane& lane = lanes_[(next_lane_ + i) % lanes_.size()];
     WS_ASSIGN(auto sealed, fill(reader, lane, stop));
@@ -171,9 +171,8 @@ Result<std::optional<Bridge::Sealed>> Bridge::fill(LogReader& reader, Lane& lane
   // What was sent already (by a topic that is further than its neighbours) is stepped over.
   do {
     WS_ASSIGN(page, reader.read(lane.chain, lane.next, lane.tps, limits));
-    std::erase_if(page.records, [&](const StoredRecord& r) {
-      return r.offset.value < lane.position[r.tp];
-    });
+    std::erase_if(page.records,
+                  [&](const StoredRecord& r) { return r.offset.value < lane.position[r.tp]; });
     if (page.records.empty()) lane.next = page.next;
   } while (page.records.empty() && !page.at_end && !stop.stop_requested());
   if (page.records.empty()) return std::optional<Sealed>{};
@@ -225,7 +224,8 @@ Status Bridge::send_until_settled(LogReader& reader, Sealed sealed, std::stop_to
     if (failures_ == 0) set_state("sending");
     const SinkReply reply = sink_->send(now->batch, stop);
     switch (reply.verdict) {
-      case Verdict::stopped: return {};
+      case Verdict::stopped:
+        return {};
       case Verdict::delivered: {
         if (failures_ > 0) logger_.info(cat("bridge ", options_.name, ": upstream takes again"));
         failures_ = 0;
@@ -254,7 +254,9 @@ Status Bridge::send_until_settled(LogReader& reader, Sealed sealed, std::stop_to
           continue;
         }
         break;  // settled into quarantine
-      default: pause(reply, stop); continue;
+      default:
+        pause(reply, stop);
+        continue;
     }
     std::optional<Sealed> next;
     WS_TRY(settle(reader, *now, next, reply, stop));
@@ -290,10 +292,12 @@ Status Bridge::settle(LogReader& reader, const Sealed& sealed, std::optional<Sea
       append.tp = quarantine->partitions.front().tp;
       append.record.key = r.record.key;
       append.record.value = r.record.value;
-      append.record.headers = encode_headers(
-          {{"reason", "refused_upstream"}, {"detail", reply.what}, {"bridge", options_.name},
-           {"topic", topic->name}, {"partition", cat(log_.catalog().partition_of(r.tp))},
-           {"offset", cat(r.offset.value)}});
+      append.record.headers = encode_headers({{"reason", "refused_upstream"},
+                                              {"detail", reply.what},
+                                              {"bridge", options_.name},
+                                              {"topic", topic->name},
+                                              {"partition", cat(log_.catalog().partition_of(r.tp))},
+                                              {"offset", cat(r.offset.value)}});
       ops.emplace_back(std::move(append));
     }
     ops.emplace_back(Count{"quarantined.refused_upstream", 1});
@@ -343,7 +347,8 @@ void Bridge::pause(const SinkReply& reply, std::stop_token stop) {
   std::int64_t most = std::min(options_.retry_max_ms, kFirstPauseMs << std::min(failures_ - 1, 20));
   if (reply.verdict == Verdict::unreachable) most = std::min(most, kUnreachablePauseMs);
   if (reply.verdict == Verdict::misconfigured) most = options_.retry_max_ms;
-  std::int64_t ms = std::uniform_int_distribution<std::int64_t>(1, std::max<std::int64_t>(most, 1))(random_);
+  std::int64_t ms =
+      std::uniform_int_distribution<std::int64_t>(1, std::max<std::int64_t>(most, 1))(random_);
   if (reply.retry_after_ms) ms = std::max(ms, std::min(*reply.retry_after_ms, kRetryAfterMostMs));
   set_state(cat(reply.verdict == Verdict::unreachable     ? "upstream unreachable: "
                 : reply.verdict == Verdict::misconfigured ? "upstream refuses us: "

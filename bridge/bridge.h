@@ -55,7 +55,7 @@ class Bridge {
     ChainId chain;
     std::vector<TpId> tps;
     Seq next{};  // nothing before it is unsent: never too late, sometimes too early
-    std::int64_t waiting_since_ms = 0;  // steady; for the linger; 0: nothing waits
+    std::int64_t waiting_since_ms = 0;                // steady; for the linger; 0: nothing waits
     std::unordered_map<TpId, std::int64_t> position;  // committed: the next offset to send
   };
   struct Sealed {
@@ -91,9 +91,9 @@ class Bridge {
   Logger& logger_;
   std::vector<Lane> lanes_;
   std::size_t next_lane_ = 0;
-  std::int64_t records_most_ = 0;     // of a batch now: lowered by 413 and 400
-  int failures_ = 0;                  // in a row
-  int refused_ = 0;                   // single records, in a row
+  std::int64_t records_most_ = 0;  // of a batch now: lowered by 413 and 400
+  int failures_ = 0;               // in a row
+  int refused_ = 0;                // single records, in a row
   std::minstd_rand random_;
 
   mutable Mutex mutex_;

@@ -54,12 +54,16 @@ Verdict verdict_of(long status) {
   if (status >= 200 && status < 300) return Verdict::delivered;
   switch (status) {
     case 400:
-    case 422: return Verdict::refused;
-    case 413: return Verdict::too_large;
+    case 422:
+      return Verdict::refused;
+    case 413:
+      return Verdict::too_large;
     case 408:
     case 425:
-    case 429: return Verdict::retry;
-    default: return status >= 500 ? Verdict::retry : Verdict::misconfigured;
+    case 429:
+      return Verdict::retry;
+    default:
+      return status >= 500 ? Verdict::retry : Verdict::misconfigured;
   }
 }
 
@@ -190,7 +194,11 @@ Result<std::unique_ptr<Sink>> make_http_sink(const HttpSinkOptions& options) {
   return sink;
 }
 
-void http_global_init() { curl_global_init(CURL_GLOBAL_DEFAULT); }
-void http_global_cleanup() { curl_global_cleanup(); }
+void http_global_init() {
+  curl_global_init(CURL_GLOBAL_DEFAULT);
+}
+void http_global_cleanup() {
+  curl_global_cleanup();
+}
 
 }  // namespace wayside

@@ -17,8 +17,8 @@ struct OutgoingBatch {
 
 enum class Verdict {
   delivered,
-  retry,        // the upstream is busy or broken: soon again
-  unreachable,  // no connection: the link is away
+  retry,          // the upstream is busy or broken: soon again
+  unreachable,    // no connection: the link is away
   misconfigured,  // it answers, but not to us (401, 403, 404, …): somebody must mend that
   too_large,
   refused,  // it says that the content is wrong

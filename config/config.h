@@ -73,7 +73,8 @@ struct Problem {
   std::string hint;
 };
 // "file:line: what; hint", a line each.
-[[nodiscard]] std::string problems_text(std::string_view file, const std::vector<Problem>& problems);
+[[nodiscard]] std::string problems_text(std::string_view file,
+                                        const std::vector<Problem>& problems);
 
 struct LoadedConfig {
   Config config;

@@ -25,7 +25,7 @@ LogLevel level_of(std::string_view s) {
 // clang-format off
 const auto kKeys = std::to_array<Key>({
   {"", "data_dir", text, "\"/var/lib/wayside\"", false, 0, 0, "",
-   "The directory of the log (wayside.db), its lock and its ballast. One gateway has it for itself.",
+   "The directory of the log (wayside.db), its lock and its ballast. Only one gateway may use it.",
    [](C& c, const V& v) { c.data_dir = v.text; }},
   {"", "log_level", choice, "\"info\"", false, 0, 0, "debug|info|warning|error",
    "What is written to stderr (the journal). There is never a line per reading.",
@@ -45,7 +45,7 @@ const auto kKeys = std::to_array<Key>({
 
   {"mqtt", "listen", text, "\"127.0.0.1:1883\"", false, 0, 0, "",
    "Address and port for devices; port 0 takes a free one. There is no authentication yet: whoever "
-   "reaches this port can publish. \"0.0.0.0:1883\" or \"[::]:1883\" for a network of devices only.",
+   "reaches this port can publish. \"0.0.0.0:1883\" or \"[::]:1883\" for devices only.",
    [](C& c, const V& v) { c.mqtt.listen = v.text; }},
   {"mqtt", "max_connections", integer, "1000", false, 1, 50'000, "",
    "Connections at a time; more are told that the server is busy. Each needs a file descriptor.",
@@ -182,14 +182,21 @@ std::string_view unquoted(std::string_view s) {
 
 }  // namespace
 
-std::span<const Key> config_keys() { return kKeys; }
-std::span<const Section> config_sections() { return kSections; }
+std::span<const Key> config_keys() {
+  return kKeys;
+}
+std::span<const Section> config_sections() {
+  return kSections;
+}
 
 std::string key_form(const Key& key) {
   switch (key.type) {
-    case text: return "text in quotes";
-    case integer: return cat("a whole number from ", key.least, " to ", key.most);
-    case boolean: return "true or false";
+    case text:
+      return "text in quotes";
+    case integer:
+      return cat("a whole number from ", key.least, " to ", key.most);
+    case boolean:
+      return "true or false";
     case duration:
       return cat("a duration from \"", format_duration(key.least), "\" to \"",
                  format_duration(key.most), "\", such as \"250ms\", \"10s\", \"5m\" or \"7d\"");
@@ -199,8 +206,10 @@ std::string key_form(const Key& key) {
     case bytes:
       return cat("a number of bytes from ", key.least, " to ", key.most,
                  ", such as 4096, \"64KiB\" or \"2GiB\"");
-    case strings: return "a list of texts: [\"a\", \"b\"]";
-    case choice: break;
+    case strings:
+      return "a list of texts: [\"a\", \"b\"]";
+    case choice:
+      break;
   }
   std::string out = "one of ";
   for (const std::string_view c : split(key.choices, '|')) {
@@ -218,7 +227,8 @@ Result<KeyValue> parse_key_value(const Key& key, std::string_view written) {
   std::optional<std::int64_t> number;
   switch (key.type) {
     case text:
-    case strings: return v;
+    case strings:
+      return v;
     case boolean:
       if (written != "true" && written != "false") return wrong();
       v.boolean = written == "true";
@@ -228,9 +238,15 @@ Result<KeyValue> parse_key_value(const Key& key, std::string_view written) {
       if (std::find(choices.begin(), choices.end(), v.text) == choices.end()) return wrong();
       return v;
     }
-    case integer: number = parse_int(written); break;
-    case bytes: number = parse_bytes(v.text); break;
-    case duration: number = parse_duration_ms(v.text); break;
+    case integer:
+      number = parse_int(written);
+      break;
+    case bytes:
+      number = parse_bytes(v.text);
+      break;
+    case duration:
+      number = parse_duration_ms(v.text);
+      break;
     case retention:
       if (v.text == "forever") {
         v.number = -1;

@@ -1,7 +1,7 @@
 // TOML to structs, by the table of keys. toml++ is included here alone.
+#include <toml++/toml.h>
 #include <algorithm>
 #include <set>
-#include <toml++/toml.h>
 
 #include "base/file.h"
 #include "base/text.h"
@@ -10,7 +10,9 @@
 namespace wayside {
 namespace {
 
-int line_of(const toml::node& node) { return static_cast<int>(node.source().begin.line); }
+int line_of(const toml::node& node) {
+  return static_cast<int>(node.source().begin.line);
+}
 
 // A scalar as it is written in the file.
 std::string written(const toml::node& node) {
@@ -22,15 +24,19 @@ std::string written(const toml::node& node) {
 
 bool right_toml_type(const Key& key, const toml::node& node) {
   switch (key.type) {
-    case KeyType::integer: return node.is_integer();
-    case KeyType::boolean: return node.is_boolean();
-    case KeyType::bytes: return node.is_integer() || node.is_string();
+    case KeyType::integer:
+      return node.is_integer();
+    case KeyType::boolean:
+      return node.is_boolean();
+    case KeyType::bytes:
+      return node.is_integer() || node.is_string();
     case KeyType::strings: {
       const auto* array = node.as_array();
-      return array != nullptr && std::all_of(array->begin(), array->end(),
-                                             [](const auto& e) { return e.is_string(); });
+      return array != nullptr &&
+             std::all_of(array->begin(), array->end(), [](const auto& e) { return e.is_string(); });
     }
-    default: return node.is_string();
+    default:
+      return node.is_string();
   }
 }
 
@@ -98,8 +104,8 @@ class Loader {
   }
 
   void set(const Key& key, const toml::node& node) {
-    const std::string name = key.section.empty() ? std::string(key.name)
-                                                 : cat(key.section, ".", key.name);
+    const std::string name =
+        key.section.empty() ? std::string(key.name) : cat(key.section, ".", key.name);
     if (!right_toml_type(key, node)) {
       return problem(line_of(node), cat(name, " is of the wrong type"),
                      cat("write ", key_form(key)));
@@ -186,7 +192,8 @@ Result<LoadedConfig> load_config(const std::string& path) {
   auto text = read_file(path);
   if (!text) {
     Error e = std::move(text).error();
-    e.hint = cat("give its path with --config, or make one: wayside check --print-default > ", path);
+    e.hint =
+        cat("give its path with --config, or make one: wayside check --print-default > ", path);
     return tl::unexpected<Error>(std::move(e));
   }
   return parse_config(*text, path);

@@ -14,11 +14,13 @@ struct PahoPublisher::Impl {
       : options(o),
         client(cat("tcp://", o.host.find(':') != std::string::npos ? cat("[", o.host, "]") : o.host,
                    ":", o.port),
-               o.client_id, mqtt::create_options(o.v311 ? MQTTVERSION_3_1_1 : MQTTVERSION_5,
-                                                 o.in_flight_most)) {}
+               o.client_id,
+               mqtt::create_options(o.v311 ? MQTTVERSION_3_1_1 : MQTTVERSION_5, o.in_flight_most)) {
+  }
 
   [[nodiscard]] auto timeout() const { return std::chrono::milliseconds(options.timeout_ms); }
-  [[nodiscard]] static tl::unexpected<Error> failed(std::string_view doing, const std::string& why) {
+  [[nodiscard]] static tl::unexpected<Error> failed(std::string_view doing,
+                                                    const std::string& why) {
     return fail(ErrorCode::unavailable, cat(doing, ": ", why),
                 "is the gateway running, and is this its address? See 'wayside status'");
   }

@@ -69,7 +69,8 @@ class Walker {
     for (Target& t : targets_) {
       if (t.pointer == nullptr) continue;
       if (t.matched >= depth) t.matched = depth - 1;
-      if (t.matched == depth - 1 && depth <= t.pointer->size() && (*t.pointer)[depth - 1] == token) {
+      if (t.matched == depth - 1 && depth <= t.pointer->size() &&
+          (*t.pointer)[depth - 1] == token) {
         t.matched = depth;
       }
     }

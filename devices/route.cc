@@ -120,17 +120,19 @@ Result<KeyRule> KeyRule::parse(std::string_view text, const TopicPattern& patter
     if (open != at) rule.parts_.push_back({std::string(text.substr(at, open - at)), std::nullopt});
     if (open == std::string_view::npos) break;
     const std::size_t close = text.find('}', open);
-    const std::string_view name =
-        close == std::string_view::npos ? std::string_view{} : text.substr(open + 1, close - open - 1);
+    const std::string_view name = close == std::string_view::npos
+                                      ? std::string_view{}
+                                      : text.substr(open + 1, close - open - 1);
     const auto& names = pattern.names();
     const auto it = std::find(names.begin(), names.end(), name);
     if (it == names.end()) {
       std::string all;
       for (const std::string& n : names) all += cat(all.empty() ? "{" : ", {", n, "}");
-      return fail(ErrorCode::invalid_argument,
-                  cat("key '", printable(text), "' names no captured level of '", pattern.text(), "'"),
-                  all.empty() ? "capture a level with {name} in mqtt, or write a JSON pointer"
-                              : cat("there are: ", all));
+      return fail(
+          ErrorCode::invalid_argument,
+          cat("key '", printable(text), "' names no captured level of '", pattern.text(), "'"),
+          all.empty() ? "capture a level with {name} in mqtt, or write a JSON pointer"
+                      : cat("there are: ", all));
     }
     rule.parts_.push_back({"", static_cast<std::size_t>(it - names.begin())});
     at = close + 1;
@@ -140,7 +142,8 @@ Result<KeyRule> KeyRule::parse(std::string_view text, const TopicPattern& patter
 
 std::string KeyRule::render(const std::vector<std::string_view>& captures) const {
   std::string out;
-  for (const Part& p : parts_) out += p.capture ? captures[*p.capture] : std::string_view(p.literal);
+  for (const Part& p : parts_)
+    out += p.capture ? captures[*p.capture] : std::string_view(p.literal);
   return out;
 }
 

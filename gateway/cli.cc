@@ -10,13 +10,20 @@ namespace wayside {
 
 int exit_code(const Error& error) {
   switch (error.code) {
-    case ErrorCode::invalid_argument: return kExitUsage;
-    case ErrorCode::not_found: return kExitNotFound;
-    case ErrorCode::out_of_range: return kExitRange;
-    case ErrorCode::unavailable: return kExitUnavailable;
-    case ErrorCode::timeout: return kExitTimeout;
-    case ErrorCode::too_new: return kExitConfiguration;
-    default: return kExitFailed;
+    case ErrorCode::invalid_argument:
+      return kExitUsage;
+    case ErrorCode::not_found:
+      return kExitNotFound;
+    case ErrorCode::out_of_range:
+      return kExitRange;
+    case ErrorCode::unavailable:
+      return kExitUnavailable;
+    case ErrorCode::timeout:
+      return kExitTimeout;
+    case ErrorCode::too_new:
+      return kExitConfiguration;
+    default:
+      return kExitFailed;
   }
 }
 

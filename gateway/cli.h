@@ -15,12 +15,12 @@ namespace wayside {
 // Documented in docs/OPERATIONS.md and in --help.
 enum ExitCode : int {
   kExitOk = 0,
-  kExitFailed = 1,         // the disk or the network answered with an error
-  kExitUsage = 2,          // the command line is wrong
-  kExitNotFound = 3,       // no such topic, partition, log
-  kExitRange = 4,          // the range of offsets or times holds nothing, or is not in the log
-  kExitUnavailable = 5,    // no gateway answers
-  kExitTimeout = 6,        // the time limit was reached
+  kExitFailed = 1,          // the disk or the network answered with an error
+  kExitUsage = 2,           // the command line is wrong
+  kExitNotFound = 3,        // no such topic, partition, log
+  kExitRange = 4,           // the range of offsets or times holds nothing, or is not in the log
+  kExitUnavailable = 5,     // no gateway answers
+  kExitTimeout = 6,         // the time limit was reached
   kExitConfiguration = 78,  // wrong configuration, or a log of a newer version: not started again
 };
 [[nodiscard]] int exit_code(const Error& error);

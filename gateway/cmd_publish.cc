@@ -31,9 +31,10 @@ Result<std::int64_t> publish(const PublishArgs& args) {
 int cmd_publish(const PublishArgs& args) {
   const auto n = publish(args);
   if (!n) return report(n.error());
-  std::printf("%lld %s on %s\n", static_cast<long long>(*n),
-              args.qos == 0 ? "sent (QoS 0: nobody confirms it)" : "acknowledged: stored and synced,",
-              args.topic.c_str());
+  std::printf(
+      "%lld %s on %s\n", static_cast<long long>(*n),
+      args.qos == 0 ? "sent (QoS 0: nobody confirms it)" : "acknowledged: stored and synced,",
+      args.topic.c_str());
   return kExitOk;
 }
 

@@ -24,7 +24,8 @@ Status query(const QueryArgs& args) {
   if (!prepared) {
     Error e = std::move(prepared).error();
     if (e.hint.empty()) {
-      e.hint = "each topic is a view of its name; try: SELECT name FROM sqlite_schema WHERE type='view'";
+      e.hint =
+          "each topic is a view of its name; try: SELECT name FROM sqlite_schema WHERE type='view'";
     }
     return tl::unexpected<Error>(std::move(e));
   }

@@ -31,7 +31,10 @@ class Printer {
     const std::int32_t partition = catalog_.partition_of(r.tp);
     const std::string key = r.record.key.value_or(""), value = r.record.value.value_or("");
     switch (args_.format) {
-      case Format::raw: std::fwrite(value.data(), 1, value.size(), stdout); std::putchar('\n'); break;
+      case Format::raw:
+        std::fwrite(value.data(), 1, value.size(), stdout);
+        std::putchar('\n');
+        break;
       case Format::json: {
         std::string line;
         append_record_json(line, topic_.name, partition, r.offset, r.record);
@@ -40,7 +43,8 @@ class Printer {
       }
       case Format::csv:
         std::printf("%s\n", csv_line({topic_.name, cat(partition), cat(r.offset.value),
-                                      cat(r.record.timestamp_ms), text(key), text(value)}).c_str());
+                                      cat(r.record.timestamp_ms), text(key), text(value)})
+                                .c_str());
         break;
       case Format::table:
         std::printf("%4d %10lld  %-24s  %-16s  %s\n", partition,
@@ -64,7 +68,7 @@ class Printer {
 struct Selection {
   std::vector<TpId> tps;
   std::map<TpId, std::pair<std::int64_t, std::int64_t>> offsets;
-  std::optional<Seq> first;  // none: nothing to read yet
+  std::optional<Seq> first;                             // none: nothing to read yet
   std::int64_t from_ms = INT64_MIN, to_ms = INT64_MAX;  // of the append time
   std::string why_empty;
 };
@@ -103,10 +107,17 @@ Result<Selection> select(OpenedLog& log, const Topic& topic, const ReadArgs& arg
         from = std::max(from, range.from);
         to = std::min(to, range.to.value_or(to));
         break;
-      case Kind::first_n: to = std::min(to, from + range.from); break;
-      case Kind::last_n: from = std::max(from, to - range.from); break;
-      case Kind::end: from = to; break;
-      default: break;
+      case Kind::first_n:
+        to = std::min(to, from + range.from);
+        break;
+      case Kind::last_n:
+        from = std::max(from, to - range.from);
+        break;
+      case Kind::end:
+        from = to;
+        break;
+      default:
+        break;
     }
     const bool open_ended = args.follow && !range.to;
     s.tps.push_back(m.tp);
@@ -144,7 +155,8 @@ Result<int> read_topic(const ReadArgs& args) {
   // Before the partitions' ends are read: what comes after them lies behind it.
   WS_ASSIGN(const std::int64_t open_segment,
             log.reader.number(cat("SELECT first_seq FROM _ws_segments WHERE last_seq IS NULL"
-                                  " AND chain=", topic->chain.value)));
+                                  " AND chain=",
+                                  topic->chain.value)));
   WS_ASSIGN(Selection s, select(log, *topic, args));
   if (!s.why_empty.empty() && !args.follow) {
     if (!args.range.empty()) return fail(ErrorCode::out_of_range, s.why_empty);
@@ -185,7 +197,8 @@ Result<int> read_topic(const ReadArgs& args) {
     }
   }
   if (printed == 0 && !args.key && !args.follow && !args.range.empty()) {
-    return fail(ErrorCode::out_of_range, cat("nothing was stored in ", topic->name, " in this range"));
+    return fail(ErrorCode::out_of_range,
+                cat("nothing was stored in ", topic->name, " in this range"));
   }
   if (printed == 0 && args.key) {
     return fail(ErrorCode::out_of_range, cat("no record of ", topic->name, " has the key '",

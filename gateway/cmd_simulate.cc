@@ -41,9 +41,8 @@ Status simulate(const SimulateArgs& args, std::uint32_t seed) {
       const double due = period_s * (static_cast<double>(round) +
                                      static_cast<double>(t) / static_cast<double>(fleet.size()));
       if (period_s > 0) {
-        std::this_thread::sleep_until(
-            start + std::chrono::duration_cast<steady_clock::duration>(
-                        std::chrono::duration<double>(due)));
+        std::this_thread::sleep_until(start + std::chrono::duration_cast<steady_clock::duration>(
+                                                  std::chrono::duration<double>(due)));
       }
       const std::string reading = fleet.drive(t, period_s > 0 ? period_s : 1, clock.wall_ms());
       WS_TRY(clients[t % clients.size()]->publish(topic_of(args.topic, fleet.name(t)), reading,

@@ -79,12 +79,12 @@ Result<Picture> look(const StatusArgs& args) {
 }
 
 void print_json(const Picture& p) {
-  std::string out = cat("{\"running\":", p.live.empty() ? "false" : "true",
-                        ",\"epoch\":", p.epoch, ",\"stored\":", p.stored, ",\"expired\":", p.expired,
-                        ",\"live\":", p.stored - p.expired, ",\"quarantined\":", p.quarantined,
-                        ",\"refused\":", p.refused, ",\"topics\":", p.topics,
-                        ",\"segments\":", p.segments, ",\"database_bytes\":", p.database_bytes,
-                        ",\"wal_bytes\":", p.wal_bytes, ",\"counters\":{");
+  std::string out =
+      cat("{\"running\":", p.live.empty() ? "false" : "true", ",\"epoch\":", p.epoch,
+          ",\"stored\":", p.stored, ",\"expired\":", p.expired, ",\"live\":", p.stored - p.expired,
+          ",\"quarantined\":", p.quarantined, ",\"refused\":", p.refused, ",\"topics\":", p.topics,
+          ",\"segments\":", p.segments, ",\"database_bytes\":", p.database_bytes,
+          ",\"wal_bytes\":", p.wal_bytes, ",\"counters\":{");
   for (std::size_t i = 0; i < p.counters.size(); ++i) {
     out += i == 0 ? "" : ",";
     append_json_string(out, p.counters[i].first);
@@ -130,8 +130,8 @@ void print_text(const Picture& p, const std::string& data_dir) {
   std::printf("records     %lld stored, %lld expired, %lld live in %lld topics\n",
               static_cast<long long>(p.stored), static_cast<long long>(p.expired),
               static_cast<long long>(p.stored - p.expired), static_cast<long long>(p.topics));
-  std::printf("set aside   %lld quarantined, %lld refused\n",
-              static_cast<long long>(p.quarantined), static_cast<long long>(p.refused));
+  std::printf("set aside   %lld quarantined, %lld refused\n", static_cast<long long>(p.quarantined),
+              static_cast<long long>(p.refused));
   for (const auto& [name, n] : p.counters) {
     std::printf("            %s %lld\n", printable(name).c_str(), static_cast<long long>(n));
   }
@@ -143,11 +143,11 @@ void print_text(const Picture& p, const std::string& data_dir) {
                 static_cast<long long>(live("failed_commits")));
   }
   for (const BridgeLag& b : p.bridges) {
-    std::string age = b.oldest_append_ms == 0
-                          ? std::string("nothing unsent")
-                          : cat(b.unsent, " unsent, the oldest from ",
-                                std::max<std::int64_t>(0, (now - b.oldest_append_ms) / 1000),
-                                " s ago");
+    std::string age =
+        b.oldest_append_ms == 0
+            ? std::string("nothing unsent")
+            : cat(b.unsent, " unsent, the oldest from ",
+                  std::max<std::int64_t>(0, (now - b.oldest_append_ms) / 1000), " s ago");
     std::printf("bridge      %s: %s; %s\n", b.name.c_str(), live_state(p.live, b.name).c_str(),
                 age.c_str());
   }

@@ -75,7 +75,8 @@ std::string control_path(const std::string& data_dir) {
 }
 
 Result<std::string> ask_gateway(const std::string& data_dir) {
-  for (const std::string& path : {control_path(data_dir), std::string("/run/wayside/wayside.sock")}) {
+  for (const std::string& path :
+       {control_path(data_dir), std::string("/run/wayside/wayside.sock")}) {
     const auto address = address_of(path);
     if (!address) continue;
     const UniqueFd fd(::socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0));

@@ -19,8 +19,7 @@ Result<std::unique_ptr<Gateway>> Gateway::start(const Plan& plan, const Clock& c
   WS_TRY(g->open_log());
   if (wrap) g->wrapped_ = wrap(*g->log_);
   BatchSink& sink = g->wrapped_ ? *g->wrapped_ : *g->log_;
-  WS_ASSIGN(g->listener_,
-            MqttListener::start(g->plan_, g->log_->catalog(), sink, clock, logger));
+  WS_ASSIGN(g->listener_, MqttListener::start(g->plan_, g->log_->catalog(), sink, clock, logger));
   WS_TRY(g->start_bridges());
   if (auto control = ControlSocket::listen(control_path(plan.config.data_dir))) {
     g->control_ = std::move(*control);
@@ -50,8 +49,8 @@ Status Gateway::start_bridges() {
   for (const BridgeConfig& b : plan_.config.bridges) {
     WS_ASSIGN(auto sink, make_http_sink({b.to, log_->identity().gateway_id, b.name, b.token_file,
                                          b.ca_file, b.timeout_ms, b.gzip}));
-    BridgeOptions options{b.name,          b.topics,    b.batch_records,
-                          b.batch_bytes,   b.linger_ms, b.retry_max_ms};
+    BridgeOptions options{b.name,        b.topics,    b.batch_records,
+                          b.batch_bytes, b.linger_ms, b.retry_max_ms};
     bridges_.push_back(
         std::make_unique<Bridge>(options, std::move(sink), *log_, *log_, clock_, logger_));
   }
@@ -77,10 +76,9 @@ std::string Gateway::status_json() const {
   out += cat(",\"pid\":", ::getpid(), ",\"started_ms\":", started_ms_,
              ",\"epoch\":", log_->identity().epoch, ",\"mqtt_port\":", listener_->port(),
              ",\"connections\":", listener_->connections(),
-             ",\"clock_trusted\":", clock_.trusted() ? "true" : "false",
-             ",\"commits\":", w.commits, ",\"records\":", w.records,
-             ",\"failed_commits\":", w.failed_commits, ",\"waiting_for_commit\":", w.queued_ops,
-             ",\"last_error\":");
+             ",\"clock_trusted\":", clock_.trusted() ? "true" : "false", ",\"commits\":", w.commits,
+             ",\"records\":", w.records, ",\"failed_commits\":", w.failed_commits,
+             ",\"waiting_for_commit\":", w.queued_ops, ",\"last_error\":");
   append_json_string(out, printable(w.last_error));
   out += ",\"bridges\":[";
   for (std::size_t i = 0; i < bridges_.size(); ++i) {

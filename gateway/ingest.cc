@@ -90,9 +90,9 @@ Ingest::Made Ingest::make(const Resolved& resolved, std::string_view payload, bo
     return quarantine(resolved, payload, "no_key", "the key is empty");
   }
   if (record.key && record.key->size() > limits::kKeyBytesMax) {
-    return quarantine(resolved, payload, "key_too_long",
-                      cat("the key has ", record.key->size(), " bytes; the limit is ",
-                          limits::kKeyBytesMax));
+    return quarantine(
+        resolved, payload, "key_too_long",
+        cat("the key has ", record.key->size(), " bytes; the limit is ", limits::kKeyBytesMax));
   }
   if (retain) record.attributes |= kRetained;
   record.value = std::string(payload);

@@ -41,7 +41,8 @@ void MqttConnection::start() {
 
 bool MqttConnection::paused() const {
   const std::size_t mine = pending_bytes_ + batch_bytes_;
-  const std::size_t share = limits::kPendingBytesMax / (2 * std::max<std::size_t>(hub_.clients.size(), 1));
+  const std::size_t share =
+      limits::kPendingBytesMax / (2 * std::max<std::size_t>(hub_.clients.size(), 1));
   return opening_session_ || ended_ || hub_.stopping || session_.at_bound() ||
          mine >= limits::kConnectionPendingBytesMax ||
          (hub_.pending_bytes >= limits::kPendingBytesMax / 2 && mine >= share) ||
@@ -88,7 +89,8 @@ void MqttConnection::pump() {
     more = !std::holds_alternative<mqtt::NeedMore>(event);
     std::visit(
         [this](auto&& e) {
-          if constexpr (!std::is_same_v<std::decay_t<decltype(e)>, mqtt::NeedMore>) on(std::move(e));
+          if constexpr (!std::is_same_v<std::decay_t<decltype(e)>, mqtt::NeedMore>)
+            on(std::move(e));
         },
         std::move(event));
   }
@@ -108,15 +110,16 @@ void MqttConnection::on(mqtt::ConnectRequested&& event) {
     write();
     end(false);
   };
-  const bool busy = hub_.outstanding > 10 * static_cast<std::size_t>(hub_.config.mqtt.max_connections);
+  const bool busy =
+      hub_.outstanding > 10 * static_cast<std::size_t>(hub_.config.mqtt.max_connections);
   // Who takes over a session of its own takes a place that it has already.
   refused_ = refused_ && !hub_.clients.contains(connect.client_id);
   if (refused_ || busy || hub_.stopping) {
     hub_.count("refused.max_connections");
-    return refuse(mqtt::Reason::server_busy,
-                  busy ? std::string("the log is held up; try again later")
-                       : cat("mqtt.max_connections = ", hub_.config.mqtt.max_connections,
-                             " is reached"));
+    return refuse(
+        mqtt::Reason::server_busy,
+        busy ? std::string("the log is held up; try again later")
+             : cat("mqtt.max_connections = ", hub_.config.mqtt.max_connections, " is reached"));
   }
   if (connect.has_authentication_method) {
     return refuse(mqtt::Reason::bad_authentication_method, "no enhanced authentication here");
@@ -134,8 +137,8 @@ void MqttConnection::on(mqtt::ConnectRequested&& event) {
   client_id_ = connect.client_id;
   keep_alive_ms_ = connect.keep_alive_s * 1500LL;
   const std::int64_t expiry_most_s = hub_.config.mqtt.session_expiry_max_ms / 1000;
-  session_expiry_s_ = static_cast<std::uint32_t>(
-      std::min<std::int64_t>(connect.session_expiry_s, expiry_most_s));
+  session_expiry_s_ =
+      static_cast<std::uint32_t>(std::min<std::int64_t>(connect.session_expiry_s, expiry_most_s));
   if (const auto other = hub_.clients.find(client_id_); other != hub_.clients.end()) {
     if (const auto connection = other->second.lock()) connection->take_over();
   }
@@ -151,14 +154,15 @@ void MqttConnection::open_session(const mqtt::Connect& connect) {
   ++hub_.outstanding;
   Batch batch;
   batch.flush_now = true;
-  batch.ops.emplace_back(OpenSession{client_id_, connect.clean_start, session_expiry_s_, {}, {}, {}});
+  batch.ops.emplace_back(
+      OpenSession{client_id_, connect.clean_start, session_expiry_s_, {}, {}, {}});
   expiry_capped_ = session_expiry_s_ != connect.session_expiry_s;
   batch.done = [self = shared_from_this(), io = socket_.get_executor()](Batch& done,
                                                                         const Status& status) {
-    asio::post(io, [self, ok = status.has_value(),
-                    opened = std::get<OpenSession>(done.ops.front())] {
-      self->session_opened(ok, opened);
-    });
+    asio::post(io,
+               [self, ok = status.has_value(), opened = std::get<OpenSession>(done.ops.front())] {
+                 self->session_opened(ok, opened);
+               });
   };
   hub_.sink.submit(std::move(batch));
 }
@@ -229,16 +233,15 @@ void MqttConnection::on(const mqtt::Released& event) {
 void MqttConnection::on(const mqtt::Ended& event) {
   ended_ = true;
   if (event.session_expiry_s) {
-    session_expiry_s_ = static_cast<std::uint32_t>(
-        std::min<std::int64_t>(*event.session_expiry_s,
-                               hub_.config.mqtt.session_expiry_max_ms / 1000));
+    session_expiry_s_ = static_cast<std::uint32_t>(std::min<std::int64_t>(
+        *event.session_expiry_s, hub_.config.mqtt.session_expiry_max_ms / 1000));
   }
   if (!event.by_client) {
     hub_.count(event.reason == mqtt::Reason::packet_too_large ? "refused.packet_too_large"
                                                               : "refused.protocol");
-    hub_.logger.repeated(LogLevel::warning, cat("mqtt.", static_cast<int>(event.reason)),
-                         cat("client '", printable(client_id_), "' at ", peer_,
-                             " is disconnected: ", event.what));
+    hub_.logger.repeated(
+        LogLevel::warning, cat("mqtt.", static_cast<int>(event.reason)),
+        cat("client '", printable(client_id_), "' at ", peer_, " is disconnected: ", event.what));
   }
   submit_batch();  // what came before is stored all the same
   write();
@@ -258,9 +261,8 @@ void MqttConnection::submit_batch() {
   hub_.submitted_since_flush = true;
   batch_.done = [self = shared_from_this(), io = socket_.get_executor(), ticket = ticket_++,
                  bytes = std::exchange(batch_bytes_, 0)](Batch&, const Status& status) {
-    asio::post(io, [self, ok = status.has_value(), ticket, bytes] {
-      self->committed(ok, ticket, bytes);
-    });
+    asio::post(
+        io, [self, ok = status.has_value(), ticket, bytes] { self->committed(ok, ticket, bytes); });
   };
   hub_.sink.submit(std::exchange(batch_, Batch{}));
 }
@@ -321,10 +323,10 @@ void MqttConnection::tick(std::int64_t now_ms) {
   }
   if (!out_.empty() && now_ms - last_output_ms_ >= limits::kWriteStallMs) {
     hub_.count("refused.not_reading");
-    hub_.logger.repeated(LogLevel::warning, "stall",
-                         cat("client '", printable(client_id_), "' at ", peer_,
-                             " has not read for ", limits::kWriteStallMs / 1000,
-                             " s and is disconnected"));
+    hub_.logger.repeated(
+        LogLevel::warning, "stall",
+        cat("client '", printable(client_id_), "' at ", peer_, " has not read for ",
+            limits::kWriteStallMs / 1000, " s and is disconnected"));
     end(true);
     return close();
   }

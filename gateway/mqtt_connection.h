@@ -65,7 +65,7 @@ class MqttConnection : public std::enable_shared_from_this<MqttConnection> {
   std::optional<mqtt::Will> will_;
   std::int64_t session_id_ = 0;
   std::uint32_t session_expiry_s_ = 0;
-  bool expiry_capped_ = false;  // it is not what the client asked for
+  bool expiry_capped_ = false;      // it is not what the client asked for
   std::int64_t keep_alive_ms_ = 0;  // 1.5 times what the client said; 0: none
 
   State state_ = State::open;

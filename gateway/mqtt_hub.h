@@ -53,8 +53,8 @@ class PaceKeeper {
 };
 
 struct MqttHub {
-  MqttHub(const Config& the_config, BatchSink& the_log, Ingest& the_ingest,
-          const Clock& the_clock, Logger& the_logger)
+  MqttHub(const Config& the_config, BatchSink& the_log, Ingest& the_ingest, const Clock& the_clock,
+          Logger& the_logger)
       : config(the_config),
         sink(the_log),
         ingest(the_ingest),

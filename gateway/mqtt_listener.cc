@@ -17,13 +17,13 @@
 namespace wayside {
 namespace {
 
-using std::chrono::milliseconds;
 using asio::ip::tcp;
+using std::chrono::milliseconds;
 
 constexpr auto kTick = milliseconds(100);
 constexpr std::int64_t kStopMs = 10'000;  // for commits and acknowledgements at the end
 constexpr std::int64_t kLastWordsMs = 500;
-constexpr int kOtherDescriptors = 128;    // database, bridges, control
+constexpr int kOtherDescriptors = 128;  // database, bridges, control
 
 // As many descriptors as max_connections needs, if the system gives them.
 Status allow_descriptors(std::int64_t connections) {
@@ -55,7 +55,8 @@ struct MqttListener::Impl {
                   "is another broker on that port? Choose another address or port");
     };
     asio::error_code error;
-    const auto address = asio::ip::make_address(at.host == "localhost" ? "127.0.0.1" : at.host, error);
+    const auto address =
+        asio::ip::make_address(at.host == "localhost" ? "127.0.0.1" : at.host, error);
     if (error) return failed(error);
     const tcp::endpoint endpoint(address, at.port);
     acceptor.open(endpoint.protocol(), error);
@@ -88,8 +89,8 @@ struct MqttListener::Impl {
       if (connections.size() >= most + limits::kRefusedConnectionsMax) {
         hub.count("refused.max_connections");
       } else {
-        auto connection = std::make_shared<MqttConnection>(std::move(socket), hub,
-                                                           admitted >= most);
+        auto connection =
+            std::make_shared<MqttConnection>(std::move(socket), hub, admitted >= most);
         connections.push_back(connection);
         connection->start();
       }
@@ -182,10 +183,18 @@ void MqttListener::stop() {
   impl_->thread.join();
 }
 
-MqttListener::~MqttListener() { stop(); }
+MqttListener::~MqttListener() {
+  stop();
+}
 
-std::uint16_t MqttListener::port() const { return impl_->port; }
-std::size_t MqttListener::connections() const { return impl_->connected; }
-std::int64_t MqttListener::heartbeat_steady_ms() const { return impl_->heartbeat; }
+std::uint16_t MqttListener::port() const {
+  return impl_->port;
+}
+std::size_t MqttListener::connections() const {
+  return impl_->connected;
+}
+std::int64_t MqttListener::heartbeat_steady_ms() const {
+  return impl_->heartbeat;
+}
 
 }  // namespace wayside

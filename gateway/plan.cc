@@ -47,8 +47,7 @@ class Planner {
       plan_.topics.push_back(std::move(spec));
     }
     plan_.topics.push_back({kQuarantineTopic, 1, config_.quarantine.retention_ms,
-                            config_.quarantine.retention_bytes,
-                            std::vector<std::string>{}});
+                            config_.quarantine.retention_bytes, std::vector<std::string>{}});
   }
 
   void routes() {
@@ -97,9 +96,9 @@ class Planner {
   void bridges() {
     std::set<std::string> seen;
     if (config_.bridges.size() > limits::kBridgesMax) {
-      problems_.push_back({config_.bridges.back().line,
-                           cat(config_.bridges.size(), " bridges; there can be ",
-                               limits::kBridgesMax), ""});
+      problems_.push_back(
+          {config_.bridges.back().line,
+           cat(config_.bridges.size(), " bridges; there can be ", limits::kBridgesMax), ""});
     }
     for (const BridgeConfig& b : config_.bridges) {
       if (!b.name.empty() && !check_topic_name(b.name)) {
@@ -123,7 +122,8 @@ class Planner {
     std::vector<std::string> names;
     for (const TopicSpec& t : plan_.topics) names.push_back(t.name);
     const std::string near = nearest(topic, names);
-    problems_.push_back({line, cat("the ", who, "'s topic '", printable(topic), "' is in no [[topic]]"),
+    problems_.push_back({line,
+                         cat("the ", who, "'s topic '", printable(topic), "' is in no [[topic]]"),
                          near.empty() ? cat("add [[topic]] name = \"", topic, "\"")
                                       : cat("did you mean '", near, "'?")});
   }
@@ -158,7 +158,8 @@ Result<Plan> load_plan(const std::string& path) {
 
 Result<HostPort> parse_host_port(std::string_view text) {
   const std::size_t colon = text.rfind(':');
-  const auto port = colon == std::string_view::npos ? std::nullopt : parse_int(text.substr(colon + 1));
+  const auto port =
+      colon == std::string_view::npos ? std::nullopt : parse_int(text.substr(colon + 1));
   std::string_view host = text.substr(0, colon == std::string_view::npos ? 0 : colon);
   if (host.starts_with('[') && host.ends_with(']')) host = host.substr(1, host.size() - 2);
   if (!port || *port < 0 || *port > 65535 || host.empty()) {

@@ -32,9 +32,10 @@ std::size_t between_times(std::string_view s, std::int64_t now_ms) {
 Result<ReadRange> parse_range(std::string_view text, std::int64_t now_ms) {
   using Kind = ReadRange::Kind;
   const auto wrong = [&] {
-    return fail(ErrorCode::invalid_argument, cat("'", printable(text), "' is no range of records"),
-                "write start, end, 100, 100:200, :200, +10 (first ten of each partition), -10 (last "
-                "ten), @-1h, @2026-11-22T08:00:00Z, or @T1:T2");
+    return fail(
+        ErrorCode::invalid_argument, cat("'", printable(text), "' is no range of records"),
+        "write start, end, 100, 100:200, :200, +10 (first ten of each partition), -10 (last "
+        "ten), @-1h, @2026-11-22T08:00:00Z, or @T1:T2");
   };
   if (text.empty() || text == "start" || text == ":end" || text == "start:end") return ReadRange{};
   if (text == "end") return ReadRange{Kind::end, 0, {}};

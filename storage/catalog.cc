@@ -95,9 +95,9 @@ Status check_topic_name(std::string_view name) {
   };
   if (name.empty() || name.size() > limits::kTopicNameBytesMax || name == "." || name == ".." ||
       std::any_of(name.begin(), name.end(), bad_char)) {
-    return fail(ErrorCode::invalid_argument, cat("'", printable(name), "' is no topic name"),
-                cat("use 1 to ", limits::kTopicNameBytesMax,
-                    " of: letters, digits, '.', '_' and '-'"));
+    return fail(
+        ErrorCode::invalid_argument, cat("'", printable(name), "' is no topic name"),
+        cat("use 1 to ", limits::kTopicNameBytesMax, " of: letters, digits, '.', '_' and '-'"));
   }
   if (starts_with_nocase(name, "_ws_") || starts_with_nocase(name, "sqlite_") ||
       same_name(name, "__consumer_offsets")) {

@@ -15,7 +15,7 @@
 
 namespace wayside {
 
-inline constexpr std::int64_t kForever = -1;   // retention_ms
+inline constexpr std::int64_t kForever = -1;    // retention_ms
 inline constexpr std::int64_t kUnbounded = -1;  // retention_bytes
 
 // What the configuration wants of a topic.

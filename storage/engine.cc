@@ -83,15 +83,17 @@ Status Engine::prepare_statements() {
   WS_TRY(keep(commit_, "COMMIT"));
   WS_TRY(keep(rollback_, "ROLLBACK"));
   WS_TRY(keep(find_source_, "SELECT src FROM _ws_sources WHERE client_id=?1 AND mqtt_topic=?2"));
-  WS_TRY(keep(add_source_, "INSERT INTO _ws_sources(client_id, mqtt_topic) VALUES(?1, ?2) "
-                           "RETURNING src"));
+  WS_TRY(keep(add_source_,
+              "INSERT INTO _ws_sources(client_id, mqtt_topic) VALUES(?1, ?2) "
+              "RETURNING src"));
   WS_TRY(keep(add_qos2_, "INSERT OR IGNORE INTO _ws_qos2 VALUES(?1, ?2)"));
   WS_TRY(keep(remove_qos2_, "DELETE FROM _ws_qos2 WHERE session_id=?1 AND packet_id=?2"));
   WS_TRY(keep(commit_offset_,
               "INSERT OR REPLACE INTO _ws_consumer_offsets"
               "(group_id, tp, committed_offset, metadata, commit_ms) VALUES(?1, ?2, ?3, ?4, ?5)"));
-  return keep(count_, "INSERT INTO _ws_counters VALUES(?1, ?2) "
-                      "ON CONFLICT(name) DO UPDATE SET value = value + excluded.value");
+  return keep(count_,
+              "INSERT INTO _ws_counters VALUES(?1, ?2) "
+              "ON CONFLICT(name) DO UPDATE SET value = value + excluded.value");
 }
 
 Status Engine::load() {
@@ -124,7 +126,8 @@ Status Engine::load() {
   for (const Topic& t : catalog_.topics()) {
     const auto it = std::find_if(chains_.begin(), chains_.end(),
                                  [&](const Chain& c) { return c.id == t.chain; });
-    if (it == chains_.end()) return fail(ErrorCode::corrupt, cat("topic ", t.name, " has no chain"));
+    if (it == chains_.end())
+      return fail(ErrorCode::corrupt, cat("topic ", t.name, " has no chain"));
     for (const Partition& p : t.partitions) {
       chain_of_[static_cast<std::size_t>(p.tp.value)] =
           static_cast<std::size_t>(it - chains_.begin());
@@ -137,9 +140,10 @@ Status Engine::load() {
 // Next offsets are what the open segment started with, plus what a scan of it finds: at most one
 // segment is read, however long the log is.
 Status Engine::load_chain(Chain& chain, SegmentStats& stats) {
-  WS_ASSIGN(Statement s, db_.prepare("SELECT segment, opened_ms, clock_trusted, first_seq, last_seq,"
-                                     " bytes, max_append_ms, indexed FROM _ws_segments"
-                                     " WHERE chain=?1 ORDER BY segment"));
+  WS_ASSIGN(Statement s,
+            db_.prepare("SELECT segment, opened_ms, clock_trusted, first_seq, last_seq,"
+                        " bytes, max_append_ms, indexed FROM _ws_segments"
+                        " WHERE chain=?1 ORDER BY segment"));
   s.bind(1, chain.id.value);
   bool open = false;
   for (;;) {
@@ -179,7 +183,8 @@ Status Engine::load_chain(Chain& chain, SegmentStats& stats) {
             db_.prepare(cat("SELECT tp, \"offset\", seq, ts, append_ms,"
                             " ifnull(length(CAST(key AS BLOB)),0)"
                             " + ifnull(length(CAST(value AS BLOB)),0) + ifnull(length(headers),0)"
-                            " FROM ", table, " ORDER BY seq")));
+                            " FROM ",
+                            table, " ORDER BY seq")));
   for (;;) {
     WS_ASSIGN(const bool row, scan.step());
     if (!row) break;
@@ -188,9 +193,9 @@ Status Engine::load_chain(Chain& chain, SegmentStats& stats) {
     positions_.next_seq = std::max(positions_.next_seq, scan.integer(2) + 1);
     stats.add(scan.integer(3), scan.integer(4), scan.integer(5));
   }
-  WS_ASSIGN(chain.insert,
-            db_.prepare(cat("INSERT INTO ", table, " VALUES(?1,?2,?3,?4,?5,?6,?7,?8,?9,?10,?11)"),
-                        true));
+  WS_ASSIGN(
+      chain.insert,
+      db_.prepare(cat("INSERT INTO ", table, " VALUES(?1,?2,?3,?4,?5,?6,?7,?8,?9,?10,?11)"), true));
   return {};
 }
 
@@ -202,11 +207,13 @@ Status Engine::start_epoch() {
     s.bind(1, clock_.wall_ms()).bind(2, clock_.trusted() ? 1 : 0).bind(3, positions_.next_seq);
     WS_TRY(s.run());
     // The connections that the last run had are gone; a session of expiry 0 went with its own.
-    WS_TRY(db_.exec(cat("UPDATE _ws_sessions SET disconnected_ms=",
-                        clock_.trusted() ? clock_.wall_ms() : 0, " WHERE disconnected_ms IS NULL")));
+    WS_TRY(db_.exec(
+        cat("UPDATE _ws_sessions SET disconnected_ms=", clock_.trusted() ? clock_.wall_ms() : 0,
+            " WHERE disconnected_ms IS NULL")));
     WS_TRY(db_.exec("DELETE FROM _ws_sessions WHERE expiry_s=0"));
-    return db_.exec("DELETE FROM _ws_qos2 WHERE session_id NOT IN "
-                    "(SELECT session_id FROM _ws_sessions)");
+    return db_.exec(
+        "DELETE FROM _ws_qos2 WHERE session_id NOT IN "
+        "(SELECT session_id FROM _ws_sessions)");
   }));
   WS_ASSIGN(identity_, read_identity(db_));
   return {};
@@ -286,8 +293,8 @@ Status Engine::apply(Append& op) {
   s.bind(11, record_crc(op.tp, op.offset, append_ms_, r));
   WS_TRY(s.run());
   stats.add(r.timestamp_ms, append_ms_,
-            static_cast<std::int64_t>((r.key ? r.key->size() : 0) + (r.value ? r.value->size() : 0) +
-                                      r.headers.size()));
+            static_cast<std::int64_t>((r.key ? r.key->size() : 0) +
+                                      (r.value ? r.value->size() : 0) + r.headers.size()));
   return {};
 }
 
@@ -302,9 +309,10 @@ Status Engine::resolve(const std::shared_ptr<Source>& shared) {
     return {};
   }
   if (sources_ >= limits::kSourcesMax) {
-    logger_.repeated(LogLevel::warning, "sources",
-                     cat("the dictionary of sources is full (", limits::kSourcesMax,
-                         " pairs of client id and MQTT topic); records of new ones name no source"));
+    logger_.repeated(
+        LogLevel::warning, "sources",
+        cat("the dictionary of sources is full (", limits::kSourcesMax,
+            " pairs of client id and MQTT topic); records of new ones name no source"));
     source.id = -1;
     return {};
   }
@@ -323,7 +331,9 @@ Status Engine::apply(CommitOffset& op) {
   return commit_offset_.bind_text(4, op.metadata).bind(5, append_ms_).run();
 }
 
-Status Engine::apply(Count& op) { return count_.bind_text(1, op.name).bind(2, op.n).run(); }
+Status Engine::apply(Count& op) {
+  return count_.bind_text(1, op.name).bind(2, op.n).run();
+}
 
 Status Engine::apply(Seal& op) {
   std::string tps = "[";
@@ -341,7 +351,7 @@ Status Engine::apply(Unseal& op) {
   return s.bind_text(1, op.bridge).run();
 }
 
-void Engine::SegmentStats::add(std::int64_t ts, std::int64_t append_ms, std::int64_t size) {
+void engine_state::SegmentStats::add(std::int64_t ts, std::int64_t append_ms, std::int64_t size) {
   const bool first = rows++ == 0;
   bytes += size;
   min_ts = first ? ts : std::min(min_ts, ts);

@@ -16,15 +16,16 @@
 #include "base/log.h"
 #include "storage/batch.h"
 #include "storage/catalog.h"
+#include "storage/engine_state.h"
 #include "storage/schema.h"
 #include "storage/sqlite.h"
 
 namespace wayside {
 
 struct EngineOptions {
-  std::string path;                     // of wayside.db
-  std::string vfs;                      // for tests; empty: the system's
-  std::int64_t budget_bytes = 0;        // database and WAL together; 0: as large as the disk
+  std::string path;               // of wayside.db
+  std::string vfs;                // for tests; empty: the system's
+  std::int64_t budget_bytes = 0;  // database and WAL together; 0: as large as the disk
   std::int64_t segment_rows = 100'000;
   std::int64_t segment_bytes = 64 << 20;
 };
@@ -56,30 +57,10 @@ class Engine {
   [[nodiscard]] Offset next_offset(TpId tp) const;
 
  private:
-  // What a segment says of its records; of an open one, kept here and written when it closes.
-  struct SegmentStats {
-    std::int64_t first_seq = 0, rows = 0, bytes = 0;
-    std::int64_t min_ts = 0, max_ts = 0, min_append_ms = 0, max_append_ms = 0;
-    void add(std::int64_t ts, std::int64_t append_ms, std::int64_t size);
-  };
-  struct ClosedSegment {
-    std::int64_t segment = 0, bytes = 0, max_append_ms = 0;
-    bool clock_trusted = false, indexed = false;
-  };
-  struct Chain {
-    ChainId id;
-    std::int64_t retention_ms = kForever, retention_bytes = kUnbounded, segment_rows = 0;
-    std::int64_t segment = 0, opened_ms = 0;  // of the open one
-    bool clock_trusted = false;
-    std::vector<ClosedSegment> closed;  // oldest first
-    Statement insert;                   // into the open one
-  };
-  // All that a transaction moves in memory: copied before it, put back when it fails.
-  struct Positions {
-    std::int64_t next_seq = 0;
-    std::vector<std::int64_t> next_offset;  // by tp
-    std::vector<SegmentStats> open;         // by place in chains_
-  };
+  using SegmentStats = engine_state::SegmentStats;
+  using ClosedSegment = engine_state::ClosedSegment;
+  using Chain = engine_state::Chain;
+  using Positions = engine_state::Positions;
 
   Engine(const EngineOptions& options, const Clock& clock, Logger& logger)
       : options_(options), clock_(clock), logger_(logger) {}
@@ -147,14 +128,14 @@ class Engine {
   std::vector<std::size_t> chain_of_;  // by tp: place in chains_
   Positions positions_;
   bool views_stale_ = true, topic_views_stale_ = true;
-  bool trusted_ = false;  // the clock, in the running transaction
+  bool trusted_ = false;                      // the clock, in the running transaction
   std::map<TopicId, std::int64_t> learn_at_;  // records of a topic at which its columns are learnt
   std::int64_t append_ms_ = 0;                // of the running transaction
   std::int64_t sources_ = 0;
-  std::int64_t added_sources_ = 0;                    // of the running transaction
-  std::vector<std::shared_ptr<Source>> resolved_;     // of the running transaction
-  std::int64_t last_step_ms_ = INT64_MIN / 2;         // steady
-  std::int64_t index_not_before_ms_ = 0;              // steady; after a failure
+  std::int64_t added_sources_ = 0;                 // of the running transaction
+  std::vector<std::shared_ptr<Source>> resolved_;  // of the running transaction
+  std::int64_t last_step_ms_ = INT64_MIN / 2;      // steady
+  std::int64_t index_not_before_ms_ = 0;           // steady; after a failure
   std::int64_t anchor_wall_ms_ = 0, anchor_steady_ms_ = 0, steady_since_ms_ = INT64_MIN;
   Statement begin_, commit_, rollback_, find_source_, add_source_, add_qos2_, remove_qos2_,
       commit_offset_, count_;

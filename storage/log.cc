@@ -11,7 +11,7 @@ namespace {
 using std::chrono::milliseconds;
 using std::chrono::steady_clock;
 
-constexpr auto kIdleStep = milliseconds(250);  // how often an idle writer looks for other work,
+constexpr auto kIdleStep = milliseconds(250);   // how often an idle writer looks for other work,
 constexpr auto kBusyStep = milliseconds(2000);  // and one that always has readings waiting
 
 std::size_t bytes_of(const Batch& batch) {
@@ -180,9 +180,9 @@ void Log::commit_group(std::vector<Batch>& group, std::stop_token stop) {
   if (status) {
     committed_.notify_all();
   } else {
-    logger_.repeated(LogLevel::error, "commit",
-                     cat("a commit failed, nothing of it is stored or acknowledged: ",
-                         status.error().text()));
+    logger_.repeated(
+        LogLevel::error, "commit",
+        cat("a commit failed, nothing of it is stored or acknowledged: ", status.error().text()));
   }
   for (Batch& b : group) {
     if (b.done) b.done(b, status);

@@ -22,9 +22,9 @@
 namespace wayside {
 
 struct CommitPolicy {
-  std::int64_t linger_ms = 100;      // how long the oldest may wait for company
-  std::size_t records = 500;         // this many waiting are committed at once
-  std::size_t bytes = 256 * 1024;    // so many bytes, too
+  std::int64_t linger_ms = 100;    // how long the oldest may wait for company
+  std::size_t records = 500;       // this many waiting are committed at once
+  std::size_t bytes = 256 * 1024;  // so many bytes, too
 };
 
 // What the writer did since it started; for status and benchmarks.

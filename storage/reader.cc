@@ -70,8 +70,12 @@ auto LogReader::in_snapshot(Work work) -> decltype(work()) {
   return result;
 }
 
-Result<Catalog> LogReader::catalog() { return Catalog::load(db_); }
-Result<Identity> LogReader::identity() { return read_identity(db_); }
+Result<Catalog> LogReader::catalog() {
+  return Catalog::load(db_);
+}
+Result<Identity> LogReader::identity() {
+  return read_identity(db_);
+}
 
 Result<std::vector<LogReader::Segment>> LogReader::segments(ChainId chain, Seq from) {
   std::vector<Segment> out;
@@ -102,7 +106,8 @@ Result<LogReader::Page> LogReader::read(ChainId chain, Seq from, std::span<const
       // "+tp": arrival order is wanted, not the index of the partition.
       WS_ASSIGN(Statement s,
                 db_.prepare(cat("SELECT seq, tp, \"offset\", ts, append_ms, key, value, headers,"
-                                " attrs, src, crc FROM ", segment_table(chain, g.segment),
+                                " attrs, src, crc FROM ",
+                                segment_table(chain, g.segment),
                                 " WHERE seq >= ?1 AND seq <= ?2 AND +tp IN (", tp_list(tps),
                                 ") ORDER BY seq")));
       s.bind(1, page.next.value).bind(2, last.value);
@@ -132,9 +137,8 @@ Result<std::optional<Seq>> LogReader::seq_of(ChainId chain, TpId tp, Offset offs
   return in_snapshot([&]() -> Result<std::optional<Seq>> {
     // The segment that holds it is the last that starts at or before it; one later, when it was
     // the end of that one.
-    WS_ASSIGN(Statement start,
-              db_.prepare("SELECT ifnull(max(segment), 0) FROM _ws_segment_starts"
-                          " WHERE chain=?1 AND tp=?2 AND next_offset <= ?3"));
+    WS_ASSIGN(Statement start, db_.prepare("SELECT ifnull(max(segment), 0) FROM _ws_segment_starts"
+                                           " WHERE chain=?1 AND tp=?2 AND next_offset <= ?3"));
     start.bind(1, chain.value).bind(2, tp.value).bind(3, offset.value);
     WS_ASSIGN([[maybe_unused]] const bool row, start.step());
     const std::int64_t first = start.integer(0);
@@ -191,9 +195,9 @@ Status LogReader::scan_open_segment(const Topic& topic) {
     }
     through = first_seq - 1;
   }
-  WS_ASSIGN(Statement scan, db_.prepare(cat("SELECT tp, max(\"offset\")+1, max(seq) FROM ",
-                                            segment_table(topic.chain, segment),
-                                            " WHERE seq > ?1 GROUP BY tp")));
+  WS_ASSIGN(Statement scan,
+            db_.prepare(cat("SELECT tp, max(\"offset\")+1, max(seq) FROM ",
+                            segment_table(topic.chain, segment), " WHERE seq > ?1 GROUP BY tp")));
   scan.bind(1, through);
   for (;;) {
     WS_ASSIGN(const bool row, scan.step());
@@ -240,8 +244,12 @@ Result<std::optional<SealedRange>> LogReader::sealed(const std::string& bridge) 
                                      " FROM _ws_sealed WHERE bridge=?1"));
   WS_ASSIGN(const bool row, s.bind_text(1, bridge).step());
   if (!row) return std::optional<SealedRange>{};
-  SealedRange range{ChainId(static_cast<std::int32_t>(s.integer(0))), Seq(s.integer(1)),
-                    Seq(s.integer(2)), s.integer(3), static_cast<std::uint32_t>(s.integer(4)), {}};
+  SealedRange range{ChainId(static_cast<std::int32_t>(s.integer(0))),
+                    Seq(s.integer(1)),
+                    Seq(s.integer(2)),
+                    s.integer(3),
+                    static_cast<std::uint32_t>(s.integer(4)),
+                    {}};
   const std::string tps(s.bytes(5));
   if (tps.size() < 2) return fail(ErrorCode::corrupt, "a sealed range names no partitions");
   for (const std::string_view tp : split(std::string_view(tps).substr(1, tps.size() - 2), ',')) {

@@ -50,7 +50,7 @@ class LogReader {
   // Returns where to go on.
   struct Page {
     std::vector<StoredRecord> records;
-    Seq next;         // to go on from
+    Seq next;  // to go on from
     bool at_end = false;
   };
   [[nodiscard]] Result<Page> read(ChainId chain, Seq from, std::span<const TpId> tps,

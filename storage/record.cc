@@ -9,7 +9,8 @@ namespace wayside {
 namespace {
 
 void put_varint(std::string& out, std::int64_t value) {
-  std::uint64_t z = static_cast<std::uint64_t>(value) << 1 ^ static_cast<std::uint64_t>(value >> 63);
+  std::uint64_t z =
+      static_cast<std::uint64_t>(value) << 1 ^ static_cast<std::uint64_t>(value >> 63);
   for (; z >= 0x80; z >>= 7) out.push_back(static_cast<char>(z | 0x80));
   out.push_back(static_cast<char>(z));
 }
@@ -23,7 +24,8 @@ class VarintReader {
       const auto b = static_cast<unsigned char>(bytes_.front());
       bytes_.remove_prefix(1);
       z |= std::uint64_t{b & 0x7FU} << shift;
-      if ((b & 0x80) == 0) return static_cast<std::int64_t>(z >> 1) ^ -static_cast<std::int64_t>(z & 1);
+      if ((b & 0x80) == 0)
+        return static_cast<std::int64_t>(z >> 1) ^ -static_cast<std::int64_t>(z & 1);
     }
     return std::nullopt;
   }

@@ -17,7 +17,7 @@ CREATE TABLE _ws_epochs(                -- one row per start of the gateway
   epoch INTEGER PRIMARY KEY,
   started_ms INTEGER NOT NULL,
   clock_trusted INTEGER NOT NULL,
-  next_seq INTEGER NOT NULL             -- the first record of this epoch has this seq or a later one
+  next_seq INTEGER NOT NULL             -- its first record has this seq or a later one
 );
 
 CREATE TABLE _ws_chains(                -- topics of one retention share a chain of segments
@@ -66,7 +66,7 @@ CREATE TABLE _ws_segments(
   PRIMARY KEY(chain, segment)
 ) WITHOUT ROWID;
 
-CREATE TABLE _ws_segment_starts(        -- every partition's next offset when the segment was opened
+CREATE TABLE _ws_segment_starts(        -- each partition's next offset when it was opened
   chain INTEGER NOT NULL,
   segment INTEGER NOT NULL,
   tp INTEGER NOT NULL,
@@ -81,7 +81,7 @@ CREATE TABLE _ws_sources(               -- who sent a record, by which MQTT topi
   UNIQUE(client_id, mqtt_topic)
 );
 
-CREATE TABLE _ws_consumer_offsets(      -- __consumer_offsets: the latest row per group and partition
+CREATE TABLE _ws_consumer_offsets(      -- __consumer_offsets: the latest per group and partition
   "offset" INTEGER PRIMARY KEY AUTOINCREMENT,   -- +1 per commit
   group_id TEXT NOT NULL,
   tp INTEGER NOT NULL REFERENCES _ws_partitions,
@@ -104,7 +104,7 @@ CREATE TABLE _ws_qos2(                  -- QoS 2 readings stored, their PUBREL n
   PRIMARY KEY(session_id, packet_id)
 ) WITHOUT ROWID;
 
-CREATE TABLE _ws_sealed(                -- a bridge's batch that may have been sent and is not settled
+CREATE TABLE _ws_sealed(                -- a bridge's batch, perhaps sent, and not settled
   bridge TEXT PRIMARY KEY,
   chain INTEGER NOT NULL,
   first_seq INTEGER NOT NULL,
@@ -147,10 +147,10 @@ Status check_schema(Database& db) {
                 "check data_dir; this file was made by another program and is left untouched");
   }
   if (version > kSchemaVersion) {
-    return fail(ErrorCode::too_new,
-                cat("wayside.db has format ", version, "; this program knows up to ",
-                    kSchemaVersion),
-                "install the newer wayside again; the file is left untouched");
+    return fail(
+        ErrorCode::too_new,
+        cat("wayside.db has format ", version, "; this program knows up to ", kSchemaVersion),
+        "install the newer wayside again; the file is left untouched");
   }
   return {};
 }
@@ -186,6 +186,8 @@ std::string create_segment_sql(ChainId chain, std::int64_t segment) {
              "attrs INTEGER NOT NULL, src INTEGER, crc INTEGER NOT NULL)");
 }
 
-std::string chain_view(ChainId chain) { return cat("_ws_chain_", chain.value); }
+std::string chain_view(ChainId chain) {
+  return cat("_ws_chain_", chain.value);
+}
 
 }  // namespace wayside

@@ -19,9 +19,9 @@ inline constexpr std::int64_t kSchemaVersion = 1;
 inline constexpr std::int64_t kSegmentFormat = 1;
 
 struct Identity {
-  std::string gateway_id;   // of this gateway; survives a new log
-  std::string log_uuid;     // of this database file
-  std::int64_t epoch = 0;   // +1 at every start
+  std::string gateway_id;  // of this gateway; survives a new log
+  std::string log_uuid;    // of this database file
+  std::int64_t epoch = 0;  // +1 at every start
 };
 
 // Creates the tables in an empty file, or checks that they are of a version this program knows.

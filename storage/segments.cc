@@ -70,7 +70,8 @@ Status Engine::roll(std::size_t place) {
   WS_TRY(transaction([&]() -> Status {
     WS_ASSIGN(Statement close,
               db_.prepare(cat("UPDATE _ws_segments SET last_seq=?1, rows=?2, bytes=?3, min_ts=?4,"
-                              " max_ts=?5, min_append_ms=?6, max_append_ms=?7", where)));
+                              " max_ts=?5, min_append_ms=?6, max_append_ms=?7",
+                              where)));
     close.bind(1, positions_.next_seq - 1).bind(2, stats.rows).bind(3, stats.bytes);
     close.bind(4, stats.min_ts).bind(5, stats.max_ts).bind(6, stats.min_append_ms);
     WS_TRY(close.bind(7, stats.max_append_ms).run());
@@ -148,7 +149,8 @@ Result<bool> Engine::maintain() {
     if (step("retention", apply_retention(by_time))) return true;
     for (std::size_t i = 0; i < chains_.size(); ++i) {
       if (!is_old(i)) continue;
-      if (auto rolled = roll(i); !rolled) logger_.repeated(LogLevel::error, "roll", rolled.error().text());
+      if (auto rolled = roll(i); !rolled)
+        logger_.repeated(LogLevel::error, "roll", rolled.error().text());
     }
     if (auto ended = expire_sessions(by_time); !ended) {
       logger_.repeated(LogLevel::error, "sessions", ended.error().text());
@@ -218,8 +220,8 @@ bool Engine::time_is_steady() {
                         limits::kClockJumpHoldMs / 60'000, " minutes"));
   }
   anchor_wall_ms_ = wall, anchor_steady_ms_ = steady;
-  return clock_.trusted() && (steady_since_ms_ == INT64_MIN ||
-                              steady - steady_since_ms_ >= limits::kClockJumpHoldMs);
+  return clock_.trusted() &&
+         (steady_since_ms_ == INT64_MIN || steady - steady_since_ms_ >= limits::kClockJumpHoldMs);
 }
 
 // At most one segment per chain and call.
@@ -277,18 +279,18 @@ Result<bool> Engine::apply_topic_retention(std::int64_t now_ms) {
 
 // Within a transaction: nothing of the topic before `segment` is in the log any more.
 Status Engine::move_log_starts(const Topic& topic, std::int64_t segment) {
-  WS_ASSIGN(Statement s, db_.prepare(
-      "UPDATE _ws_partitions SET log_start = s.next_offset FROM _ws_segment_starts s"
-      " WHERE s.chain=?1 AND s.segment=?2 AND s.tp = _ws_partitions.tp"
-      " AND _ws_partitions.topic_id=?3 AND s.next_offset > log_start"));
+  WS_ASSIGN(
+      Statement s,
+      db_.prepare("UPDATE _ws_partitions SET log_start = s.next_offset FROM _ws_segment_starts s"
+                  " WHERE s.chain=?1 AND s.segment=?2 AND s.tp = _ws_partitions.tp"
+                  " AND _ws_partitions.topic_id=?3 AND s.next_offset > log_start"));
   return s.bind(1, topic.chain.value).bind(2, segment).bind(3, topic.id.value).run();
 }
 
 Status Engine::drop_oldest(std::size_t place, std::string_view why) {
   Chain& chain = chains_[place];
   const std::int64_t gone = chain.closed.front().segment;
-  const std::int64_t first_left =
-      chain.closed.size() > 1 ? chain.closed[1].segment : chain.segment;
+  const std::int64_t first_left = chain.closed.size() > 1 ? chain.closed[1].segment : chain.segment;
   WS_TRY(transaction([&]() -> Status {
     for (const Topic& t : catalog_.topics()) {
       if (t.chain == chain.id) WS_TRY(move_log_starts(t, first_left));
@@ -331,8 +333,8 @@ Status Engine::drop_of_the_oldest_chain() {
   std::size_t oldest = chains_.size();
   for (std::size_t i = 0; i < chains_.size(); ++i) {
     if (chains_[i].closed.empty()) continue;
-    if (oldest == chains_.size() || chains_[i].closed.front().max_append_ms <
-                                        chains_[oldest].closed.front().max_append_ms) {
+    if (oldest == chains_.size() ||
+        chains_[i].closed.front().max_append_ms < chains_[oldest].closed.front().max_append_ms) {
       oldest = i;
     }
   }
@@ -345,8 +347,8 @@ Status Engine::drop_of_the_oldest_chain() {
 
 // At the budget even a roll has no room: it is lent some pages.
 Status Engine::drop_under_budget() {
-  const bool none_closed = std::all_of(chains_.begin(), chains_.end(),
-                                       [](const Chain& c) { return c.closed.empty(); });
+  const bool none_closed =
+      std::all_of(chains_.begin(), chains_.end(), [](const Chain& c) { return c.closed.empty(); });
   WS_TRY(db_.exec(cat("PRAGMA max_page_count=", budget_pages() + 1024)));
   Status status;
   if (none_closed) {
@@ -362,7 +364,8 @@ Status Engine::drop_under_budget() {
 }
 
 std::int64_t Engine::budget_pages() const {
-  return std::max<std::int64_t>((options_.budget_bytes - limits::kJournalSizeLimitBytes) / 4096, 2048);
+  return std::max<std::int64_t>((options_.budget_bytes - limits::kJournalSizeLimitBytes) / 4096,
+                                2048);
 }
 
 std::int64_t Engine::used_pages() {
@@ -386,7 +389,8 @@ bool Engine::over_budget() {
     logger_.repeated(LogLevel::error, "wal",
                      cat("the WAL has grown to ", format_bytes(wal),
                          ": another program keeps an old snapshot of the database open; end its "
-                         "transaction (lsof ", options_.path, "-shm names it)"));
+                         "transaction (lsof ",
+                         options_.path, "-shm names it)"));
   }
   return false;
 }

@@ -74,17 +74,19 @@ Status Engine::expire_sessions(bool by_time) {
                                                      " WHERE disconnected_ms = 0"));
     if (unknown > 0) {
       WS_TRY(transaction([&] {
-        return db_.exec(cat("UPDATE _ws_sessions SET disconnected_ms=", now,
-                            " WHERE disconnected_ms=0"));
+        return db_.exec(
+            cat("UPDATE _ws_sessions SET disconnected_ms=", now, " WHERE disconnected_ms=0"));
       }));
     }
   }
   const std::string expired =
-      by_time ? cat("disconnected_ms + expiry_s * 1000 < ", now, " AND expiry_s < 4294967295") : "0";
-  WS_ASSIGN(Statement s, db_.prepare(cat(
-      "SELECT session_id FROM _ws_sessions WHERE disconnected_ms IS NOT NULL AND ((", expired,
-      ") OR (SELECT count(*) FROM _ws_sessions) > ", limits::kSessionsMax,
-      ") ORDER BY disconnected_ms LIMIT 100")));
+      by_time ? cat("disconnected_ms + expiry_s * 1000 < ", now, " AND expiry_s < 4294967295")
+              : "0";
+  WS_ASSIGN(Statement s,
+            db_.prepare(
+                cat("SELECT session_id FROM _ws_sessions WHERE disconnected_ms IS NOT NULL AND ((",
+                    expired, ") OR (SELECT count(*) FROM _ws_sessions) > ", limits::kSessionsMax,
+                    ") ORDER BY disconnected_ms LIMIT 100")));
   std::vector<std::int64_t> ids;
   for (;;) {
     WS_ASSIGN(const bool row, s.step());

@@ -38,8 +38,11 @@ Error error_of(sqlite3* db, int rc, std::string_view doing) {
       hint = "ask for less, for example a range of seq or a LIMIT";
       break;
     case SQLITE_AUTH:
-    case SQLITE_ERROR: code = ErrorCode::invalid_argument; break;
-    default: break;
+    case SQLITE_ERROR:
+      code = ErrorCode::invalid_argument;
+      break;
+    default:
+      break;
   }
   const char* words = db != nullptr ? sqlite3_errmsg(db) : sqlite3_errstr(rc);
   return Error{code, cat(doing, ": ", words, " (SQLite ", rc, ")"), std::move(hint)};
@@ -69,8 +72,12 @@ std::string uri_of(const std::string& path) {
 
 }  // namespace
 
-void Statement::Finalize::operator()(sqlite3_stmt* s) const { sqlite3_finalize(s); }
-void Database::Close::operator()(sqlite3* db) const { sqlite3_close_v2(db); }
+void Statement::Finalize::operator()(sqlite3_stmt* s) const {
+  sqlite3_finalize(s);
+}
+void Database::Close::operator()(sqlite3* db) const {
+  sqlite3_close_v2(db);
+}
 
 Statement& Statement::bind(int at, std::int64_t value) {
   WS_CHECK(sqlite3_bind_int64(stmt_.get(), at, value) == SQLITE_OK);
@@ -116,12 +123,16 @@ Status Statement::run() {
   return {};
 }
 
-void Statement::reset() { sqlite3_reset(stmt_.get()); }
+void Statement::reset() {
+  sqlite3_reset(stmt_.get());
+}
 
 std::int64_t Statement::integer(int column) const {
   return sqlite3_column_int64(stmt_.get(), column);
 }
-double Statement::real(int column) const { return sqlite3_column_double(stmt_.get(), column); }
+double Statement::real(int column) const {
+  return sqlite3_column_double(stmt_.get(), column);
+}
 std::string_view Statement::bytes(int column) const {
   const void* p = sqlite3_column_blob(stmt_.get(), column);
   const int n = sqlite3_column_bytes(stmt_.get(), column);
@@ -142,11 +153,15 @@ std::optional<std::string> Statement::optional_bytes(int column) const {
   if (is_null(column)) return std::nullopt;
   return std::string(bytes(column));
 }
-int Statement::columns() const { return sqlite3_column_count(stmt_.get()); }
+int Statement::columns() const {
+  return sqlite3_column_count(stmt_.get());
+}
 std::string Statement::column_name(int column) const {
   return sqlite3_column_name(stmt_.get(), column);
 }
-bool Statement::read_only() const { return sqlite3_stmt_readonly(stmt_.get()) != 0; }
+bool Statement::read_only() const {
+  return sqlite3_stmt_readonly(stmt_.get()) != 0;
+}
 
 Result<Database> Database::open(const std::string& path, OpenMode mode, const std::string& vfs) {
   int flags = SQLITE_OPEN_NOMUTEX | SQLITE_OPEN_EXRESCODE;
@@ -188,14 +203,20 @@ Result<std::int64_t> Database::number(std::string_view sql, std::int64_t missing
   return row && !s.is_null(0) ? s.integer(0) : missing;
 }
 
-bool Database::in_transaction() const { return sqlite3_get_autocommit(db_.get()) == 0; }
-std::int64_t Database::changes() const { return sqlite3_changes64(db_.get()); }
+bool Database::in_transaction() const {
+  return sqlite3_get_autocommit(db_.get()) == 0;
+}
+std::int64_t Database::changes() const {
+  return sqlite3_changes64(db_.get());
+}
 
 void Database::stop_after(std::int64_t ms) {
   deadline_ms_ = std::make_unique<std::int64_t>(steady_ms() + ms);
   sqlite3_progress_handler(
       db_.get(), 1000,
-      [](void* deadline) noexcept { return steady_ms() > *static_cast<std::int64_t*>(deadline) ? 1 : 0; },
+      [](void* deadline) noexcept {
+        return steady_ms() > *static_cast<std::int64_t*>(deadline) ? 1 : 0;
+      },
       deadline_ms_.get());
 }
 
@@ -207,10 +228,11 @@ void Database::forbid_changes() {
         switch (action) {
           case SQLITE_SELECT:
           case SQLITE_READ:
-          case SQLITE_RECURSIVE: return SQLITE_OK;
+          case SQLITE_RECURSIVE:
+            return SQLITE_OK;
           case SQLITE_FUNCTION:
             return value != nullptr && std::string_view(value) == "load_extension" ? SQLITE_DENY
-                                                                                    : SQLITE_OK;
+                                                                                   : SQLITE_OK;
           case SQLITE_PRAGMA: {
             // Pragmas that only tell.
             const std::string_view pragma = name != nullptr ? name : "";
@@ -219,7 +241,8 @@ void Database::forbid_changes() {
             return tells || (value == nullptr && pragma == "user_version") ? SQLITE_OK
                                                                            : SQLITE_DENY;
           }
-          default: return SQLITE_DENY;
+          default:
+            return SQLITE_DENY;
         }
       },
       nullptr);
@@ -237,6 +260,8 @@ std::string quoted_text(std::string_view text) {
   return out + '\'';
 }
 
-std::string sqlite_version() { return sqlite3_libversion(); }
+std::string sqlite_version() {
+  return sqlite3_libversion();
+}
 
 }  // namespace wayside

@@ -11,8 +11,8 @@ namespace {
 
 bool differs(const Topic& topic, const TopicSpec& spec) {
   return static_cast<std::int32_t>(topic.partitions.size()) != spec.partitions ||
-         topic.retention_ms != spec.retention_ms ||
-         topic.retention_bytes != spec.retention_bytes || topic.columns != spec.columns;
+         topic.retention_ms != spec.retention_ms || topic.retention_bytes != spec.retention_bytes ||
+         topic.columns != spec.columns;
 }
 
 }  // namespace
@@ -99,8 +99,9 @@ Status Engine::alter_topic(const Topic& topic, const TopicSpec& spec,
   const auto now = static_cast<std::int32_t>(topic.partitions.size());
   if (spec.partitions > now) {
     WS_TRY(add_partitions(topic.id, now, spec.partitions));
-    warnings.push_back(cat("topic ", topic.name, " grew from ", now, " to ", spec.partitions,
-                           " partitions: from now on most keys go to another partition than before"));
+    warnings.push_back(
+        cat("topic ", topic.name, " grew from ", now, " to ", spec.partitions,
+            " partitions: from now on most keys go to another partition than before"));
   } else if (spec.partitions < now) {
     warnings.push_back(cat("topic ", topic.name, " keeps its ", now,
                            " partitions: a topic cannot shrink to ", spec.partitions));
@@ -108,7 +109,8 @@ Status Engine::alter_topic(const Topic& topic, const TopicSpec& spec,
   std::int64_t retention_bytes = spec.retention_bytes;
   if ((spec.retention_bytes == kUnbounded) != (topic.retention_bytes == kUnbounded)) {
     retention_bytes = topic.retention_bytes;
-    warnings.push_back(cat("topic ", topic.name, " keeps its retention_bytes: a bound in bytes can "
+    warnings.push_back(cat("topic ", topic.name,
+                           " keeps its retention_bytes: a bound in bytes can "
                            "only be given to a topic, or taken away, when it is created"));
   }
   const std::string columns = spec.columns ? json_array(*spec.columns) : "";
@@ -122,10 +124,11 @@ Status Engine::alter_topic(const Topic& topic, const TopicSpec& spec,
   }
   WS_TRY(s.run());
   // The chain keeps what its longest topic wants.
-  return db_.exec(cat(
-      "UPDATE _ws_chains SET retention_bytes=", retention_bytes, ", retention_ms=(SELECT CASE WHEN"
-      " min(retention_ms) = -1 THEN -1 ELSE max(retention_ms) END FROM _ws_topics WHERE chain=",
-      topic.chain.value, ") WHERE chain=", topic.chain.value));
+  return db_.exec(
+      cat("UPDATE _ws_chains SET retention_bytes=", retention_bytes,
+          ", retention_ms=(SELECT CASE WHEN"
+          " min(retention_ms) = -1 THEN -1 ELSE max(retention_ms) END FROM _ws_topics WHERE chain=",
+          topic.chain.value, ") WHERE chain=", topic.chain.value));
 }
 
 }  // namespace wayside

@@ -29,11 +29,12 @@ Status replace_view(Database& db, const std::string& name, const std::string& se
 // Adds the fields of the newest readings of these partitions in a segment.
 Status add_fields(Database& db, const std::string& table, const std::string& tps,
                   std::vector<std::string>& columns) {
-  WS_ASSIGN(Statement s, db.prepare(cat(
-      "SELECT DISTINCT j.key FROM (SELECT value FROM ", table, " WHERE +tp IN (", tps,
-      ") AND typeof(value) = 'text' ORDER BY seq DESC LIMIT 100) r,"
-      " json_each(CASE WHEN json_valid(r.value) THEN r.value ELSE '{}' END) j"
-      " WHERE typeof(j.key) = 'text'")));
+  WS_ASSIGN(Statement s,
+            db.prepare(cat("SELECT DISTINCT j.key FROM (SELECT value FROM ", table,
+                           " WHERE +tp IN (", tps,
+                           ") AND typeof(value) = 'text' ORDER BY seq DESC LIMIT 100) r,"
+                           " json_each(CASE WHEN json_valid(r.value) THEN r.value ELSE '{}' END) j"
+                           " WHERE typeof(j.key) = 'text'")));
   for (;;) {
     WS_ASSIGN(const bool row, s.step());
     if (!row) return {};
@@ -79,11 +80,10 @@ Status write_topic_view(Database& db, const Topic& topic) {
     partition += cat(" WHEN ", p.tp.value, " THEN ", p.partition);
     tps += cat(tps.empty() ? "" : ",", p.tp.value);
   }
-  std::string select =
-      cat("SELECT ", partition,
-          " END AS \"partition\", \"offset\","
-          " strftime('%Y-%m-%dT%H:%M:%fZ', ts/1000.0, 'unixepoch') AS \"time\","
-          " ts AS \"timestamp\", append_ms, key, value");
+  std::string select = cat("SELECT ", partition,
+                           " END AS \"partition\", \"offset\","
+                           " strftime('%Y-%m-%dT%H:%M:%fZ', ts/1000.0, 'unixepoch') AS \"time\","
+                           " ts AS \"timestamp\", append_ms, key, value");
   std::vector<std::string> shown;
   for (const std::string& c : topic.columns ? *topic.columns : topic.learnt_columns) {
     const bool taken =
@@ -93,8 +93,9 @@ Status write_topic_view(Database& db, const Topic& topic) {
     shown.push_back(c);
     // One value that is not JSON must not fail a query: SQLite's JSON functions refuse BLOBs and
     // broken text, so they are asked only about text that is valid.
-    select += cat(", CASE WHEN typeof(value) = 'text' THEN CASE WHEN json_valid(value) THEN value ->> ",
-                  quoted_text("$.\"" + c + "\""), " END END AS ", quoted_identifier(c));
+    select +=
+        cat(", CASE WHEN typeof(value) = 'text' THEN CASE WHEN json_valid(value) THEN value ->> ",
+            quoted_text("$.\"" + c + "\""), " END END AS ", quoted_identifier(c));
   }
   select += cat(", headers, seq FROM ", chain_view(topic.chain), " WHERE tp IN (", tps, ")");
   return replace_view(db, topic.name, select);

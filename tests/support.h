@@ -47,9 +47,8 @@ class Random {
 // $SEED, or a random one; printed either way.
 inline std::uint32_t seed() {
   const char* given = std::getenv("SEED");
-  const auto value = given != nullptr
-                         ? static_cast<std::uint32_t>(std::strtoul(given, nullptr, 10))
-                         : std::random_device{}();
+  const auto value = given != nullptr ? static_cast<std::uint32_t>(std::strtoul(given, nullptr, 10))
+                                      : std::random_device{}();
   std::cout << "SEED=" << value << std::endl;
   return value;
 }

@@ -37,9 +37,9 @@ def problem(path, line, text):
 def check_source(path, text):
     folder = path.split("/")[0]
     for n, line in enumerate(text.splitlines(), 1):
-        if len(line) > 100:
+        if len(line) > 100 and not path.endswith(".sh"):
             problem(path, n, f"{len(line)} columns; 100 are allowed")
-        if re.search(r"\bNOLINT\b(?!.*// )", line):
+        if path != "tests/tidy.py" and re.search(r"\bNOLINT\b(?!.*// )", line):
             problem(path, n, "a NOLINT without its reason")
         found = re.match(r'\s*#include\s+([<"])([^>"]+)', line)
         if not found:

@@ -14,7 +14,9 @@ tl::unexpected<Malformed> torn(std::string_view packet) {
   return bad(Reason::malformed_packet, cat(packet, " ends before its fields do"));
 }
 
-Decoded<bool> accept_any(const PropertyValue&) { return true; }
+Decoded<bool> accept_any(const PropertyValue&) {
+  return true;
+}
 
 // A byte that may only be 0 or 1, a number that may not be 0.
 Decoded<bool> check_value(const PropertyValue& p) {
@@ -27,10 +29,12 @@ Decoded<bool> check_value(const PropertyValue& p) {
     case Property::receive_maximum:
     case Property::maximum_packet_size:
       if (p.number == 0) {
-        return bad(Reason::protocol_error, "Receive Maximum or Maximum Packet Size is 0 (3.1.2.11)");
+        return bad(Reason::protocol_error,
+                   "Receive Maximum or Maximum Packet Size is 0 (3.1.2.11)");
       }
       break;
-    default: break;
+    default:
+      break;
   }
   return true;
 }
@@ -41,8 +45,8 @@ Decoded<bool> check_topic(std::string_view topic) {
     return bad(Reason::malformed_packet, "the topic is not UTF-8 [MQTT-1.5.4-1]");
   }
   if (topic.size() > limits::kTopicBytesMax) {
-    return bad(Reason::topic_name_invalid, cat("a topic of ", topic.size(), " bytes; the limit is ",
-                                               limits::kTopicBytesMax));
+    return bad(Reason::topic_name_invalid,
+               cat("a topic of ", topic.size(), " bytes; the limit is ", limits::kTopicBytesMax));
   }
   if (topic.empty() || topic.find_first_of("+#") != std::string_view::npos) {
     return bad(Reason::topic_name_invalid,
@@ -101,7 +105,8 @@ Decoded<Subscribe> decode_filters(std::span<const std::uint8_t> body, Version ve
       return bad(Reason::malformed_packet, "reserved subscription option bits [MQTT-3.8.3-5]");
     }
     if ((options & 0x30) == 0x30 || ((options & 4) != 0 && filter.starts_with("$share/"))) {
-      return bad(Reason::protocol_error, "retain handling 3, or No Local and shared [MQTT-3.8.3-4]");
+      return bad(Reason::protocol_error,
+                 "retain handling 3, or No Local and shared [MQTT-3.8.3-4]");
     }
     ++s.filters;
   }
@@ -154,7 +159,8 @@ Decoded<Connect> decode_connect(std::span<const std::uint8_t> body) {
   c.clean_start = (flags & 0x02) != 0;
   const bool has_will = (flags & 0x04) != 0;
   c.has_username = (flags & 0x80) != 0;
-  if ((flags & 0x01) != 0) return bad(Reason::malformed_packet, "reserved connect flag [MQTT-3.1.2-3]");
+  if ((flags & 0x01) != 0)
+    return bad(Reason::malformed_packet, "reserved connect flag [MQTT-3.1.2-3]");
   if ((!has_will && (flags & 0x38) != 0) || (flags >> 3 & 3) == 3) {
     return bad(Reason::malformed_packet, "will flags contradict each other [MQTT-3.1.2-11 to 15]");
   }

@@ -9,7 +9,9 @@ void put_header(std::string& out, PacketType type, std::size_t remaining) {
   put_u8(out, static_cast<unsigned>(type) << 4);
   put_variable(out, remaining);
 }
-void put_property(std::string& out, Property id) { put_u8(out, static_cast<unsigned>(id)); }
+void put_property(std::string& out, Property id) {
+  put_u8(out, static_cast<unsigned>(id));
+}
 
 // A packet of reason byte and properties, with what stands before them.
 void put_reasoned(std::string& out, PacketType type, std::string_view before, Reason reason,
@@ -49,8 +51,8 @@ void encode_connack_v5(std::string& out, bool session_present, const ConnackProp
     put_property(props, Property::assigned_client_id);
     put_prefixed(props, p.assigned_client_id);
   }
-  put_reasoned(out, PacketType::connack, session_present ? std::string_view("\1", 1)
-                                                         : std::string_view("\0", 1),
+  put_reasoned(out, PacketType::connack,
+               session_present ? std::string_view("\1", 1) : std::string_view("\0", 1),
                Reason::success, props);
 }
 
@@ -102,7 +104,9 @@ void encode_unsuback(std::string& out, const Subscribe& u, Version version) {
   out += body;
 }
 
-void encode_pingresp(std::string& out) { put_header(out, PacketType::pingresp, 0); }
+void encode_pingresp(std::string& out) {
+  put_header(out, PacketType::pingresp, 0);
+}
 
 void encode_disconnect_v5(std::string& out, Reason reason, std::string_view reason_text) {
   put_reasoned(out, PacketType::disconnect, {}, reason, reason_string(reason_text));

@@ -10,40 +10,11 @@
 #include <string_view>
 #include <vector>
 
+#include "devices/mqtt/codes.h"
+
 #include <tl/expected.hpp>
 
 namespace wayside::mqtt {
-
-enum class Version : std::uint8_t { v311 = 4, v5 = 5 };
-
-enum class PacketType : std::uint8_t {
-  connect = 1, connack, publish, puback, pubrec, pubrel, pubcomp,
-  subscribe, suback, unsubscribe, unsuback, pingreq, pingresp, disconnect, auth,
-};
-
-// MQTT 5 reason codes (section 2.4) that this server uses.
-enum class Reason : std::uint8_t {
-  success = 0x00,
-  disconnect_with_will = 0x04,
-  no_subscription_existed = 0x11,
-  unspecified = 0x80,
-  malformed_packet = 0x81,
-  protocol_error = 0x82,
-  implementation_specific = 0x83,
-  unsupported_version = 0x84,
-  client_id_not_valid = 0x85,
-  server_unavailable = 0x88,
-  server_busy = 0x89,
-  server_shutting_down = 0x8B,
-  bad_authentication_method = 0x8C,
-  keep_alive_timeout = 0x8D,
-  session_taken_over = 0x8E,
-  topic_name_invalid = 0x90,
-  packet_id_not_found = 0x92,
-  receive_maximum_exceeded = 0x93,
-  topic_alias_invalid = 0x94,
-  packet_too_large = 0x95,
-};
 
 // A packet that cannot be: the reason for the wire and the words for the log. Where a statement
 // of the specification is broken, `what` names it.
@@ -81,7 +52,7 @@ struct Connect {
   std::uint32_t session_expiry_s = 0;  // 3.1.1: 0 with CleanSession, else for ever
   bool has_username = false;
   bool has_authentication_method = false;
-  bool wants_problem_info = true;                // Request Problem Information (3.1.2.11.7)
+  bool wants_problem_info = true;                   // Request Problem Information (3.1.2.11.7)
   std::uint32_t maximum_packet_bytes = 0xFFFFFFFF;  // the largest packet the client takes
 };
 inline constexpr std::uint32_t kNeverExpires = 0xFFFFFFFF;

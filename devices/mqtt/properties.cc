@@ -67,15 +67,25 @@ Decoded<bool> read_properties(Reader& reader, PropertyPlace place,
     PropertyValue value{row->id, 0, {}};
     bool text_ok = true;
     switch (row->type) {
-      case Type::byte: value.number = r.u8(); break;
-      case Type::two: value.number = r.u16(); break;
-      case Type::four: value.number = r.u32(); break;
-      case Type::variable: value.number = r.variable(); break;
+      case Type::byte:
+        value.number = r.u8();
+        break;
+      case Type::two:
+        value.number = r.u16();
+        break;
+      case Type::four:
+        value.number = r.u32();
+        break;
+      case Type::variable:
+        value.number = r.variable();
+        break;
       case Type::text:
         value.text = r.prefixed();
         text_ok = is_mqtt_utf8(value.text);
         break;
-      case Type::binary: value.text = r.prefixed(); break;
+      case Type::binary:
+        value.text = r.prefixed();
+        break;
       case Type::pair:
         text_ok = is_mqtt_utf8(r.prefixed());
         text_ok = is_mqtt_utf8(r.prefixed()) && text_ok;

@@ -35,8 +35,13 @@ enum class Property : std::uint8_t {
 
 // Where a set of properties stands.
 enum PropertyPlace : unsigned {
-  in_connect = 1, in_will = 2, in_publish = 4, in_ack = 8,
-  in_subscribe = 16, in_unsubscribe = 32, in_disconnect = 64,
+  in_connect = 1,
+  in_will = 2,
+  in_publish = 4,
+  in_ack = 8,
+  in_subscribe = 16,
+  in_unsubscribe = 32,
+  in_disconnect = 64,
 };
 
 struct PropertyValue {

@@ -53,22 +53,25 @@ Event Session::next(std::uint64_t ticket) {
     }
     const std::size_t total = h.header_bytes + h.remaining_bytes;
     if (state_ == State::waiting_for_connect && total > limits::kConnectBytesMax) {
-      return end({Reason::packet_too_large, cat("a CONNECT of ", total, " bytes; the limit is ",
-                                                limits::kConnectBytesMax)});
+      return end({Reason::packet_too_large,
+                  cat("a CONNECT of ", total, " bytes; the limit is ", limits::kConnectBytesMax)});
     }
     if (total > limits_.packet_bytes_max) {
-      return end({Reason::packet_too_large,
-                  cat("a packet of ", total, " bytes; mqtt.max_packet allows ",
-                      limits_.packet_bytes_max)});
+      return end(
+          {Reason::packet_too_large, cat("a packet of ", total, " bytes; mqtt.max_packet allows ",
+                                         limits_.packet_bytes_max)});
     }
     if (undecoded_.size() < total) break;
     const auto body = undecoded_.subspan(h.header_bytes, h.remaining_bytes);
     undecoded_ = undecoded_.subspan(total);
     ++packets_;
     switch (h.type) {
-      case PacketType::connect: return on_connect(body);
-      case PacketType::publish: return on_publish(h.flags, body, ticket);
-      case PacketType::pubrel: return on_pubrel(body, ticket);
+      case PacketType::connect:
+        return on_connect(body);
+      case PacketType::publish:
+        return on_publish(h.flags, body, ticket);
+      case PacketType::pubrel:
+        return on_pubrel(body, ticket);
       default:
         if (auto event = on_other(h, body)) return std::move(*event);
     }
@@ -85,7 +88,8 @@ Event Session::on_connect(std::span<const std::uint8_t> body) {
   if (!connect) {
     // Say it in the words of the client's own version, as far as that is known: the level is
     // behind the protocol's name.
-    const std::size_t at = body.size() > 1 ? 2U + (static_cast<std::size_t>(body[0]) << 8 | body[1]) : 0;
+    const std::size_t at =
+        body.size() > 1 ? 2U + (static_cast<std::size_t>(body[0]) << 8 | body[1]) : 0;
     const std::uint8_t level = at > 0 && at < body.size() ? body[at] : std::uint8_t{3};
     if (level >= 5) {
       encode_connack_refusal_v5(output_, connect.error().reason, connect.error().what);
@@ -110,9 +114,9 @@ Event Session::on_publish(std::uint8_t flags, std::span<const std::uint8_t> body
   Publish& p = event.publish;
   if (p.topic_alias > 0) {
     if (p.topic_alias > limits_.topic_alias_maximum) {
-      return end({Reason::topic_alias_invalid,
-                  cat("topic alias ", p.topic_alias, " above the maximum of ",
-                      limits_.topic_alias_maximum, " [MQTT-3.3.2-9]")});
+      return end(
+          {Reason::topic_alias_invalid, cat("topic alias ", p.topic_alias, " above the maximum of ",
+                                            limits_.topic_alias_maximum, " [MQTT-3.3.2-9]")});
     }
     if (!p.topic.empty()) {
       topic_aliases_[p.topic_alias] = p.topic;
@@ -131,8 +135,8 @@ Event Session::on_publish(std::uint8_t flags, std::span<const std::uint8_t> body
                 cat("more than ", limits_.receive_maximum,
                     " PUBLISH packets unacknowledged; mqtt.receive_maximum [MQTT-3.3.4-9]")});
   }
-  held_.push_back({ticket, p.qos == 1 ? PacketType::puback : PacketType::pubrec, p.packet_id,
-                   Reason::success});
+  held_.push_back(
+      {ticket, p.qos == 1 ? PacketType::puback : PacketType::pubrec, p.packet_id, Reason::success});
   return event;
 }
 
@@ -156,7 +160,8 @@ std::optional<Event> Session::on_other(const FixedHeader& header,
       const auto s = decode_subscribe(body, version_);
       if (!s) return end(s.error());
       const auto suback = [&](bool with_reason) {
-        return say([&](std::string& out) { encode_suback_refusal(out, *s, version_, with_reason); });
+        return say(
+            [&](std::string& out) { encode_suback_refusal(out, *s, version_, with_reason); });
       };
       if (!wants_problem_info_ || !suback(true)) suback(false);
       return std::nullopt;
@@ -167,7 +172,8 @@ std::optional<Event> Session::on_other(const FixedHeader& header,
       say([&](std::string& out) { encode_unsuback(out, *u, version_); });
       return std::nullopt;
     }
-    case PacketType::disconnect: return on_disconnect(body);
+    case PacketType::disconnect:
+      return on_disconnect(body);
     case PacketType::auth:
       return end({Reason::protocol_error, "AUTH without an authentication method [MQTT-4.12.0-6]"});
     default:

@@ -119,7 +119,7 @@ class Session {
   bool wants_problem_info_ = true;
   std::uint32_t client_packet_bytes_max_ = 0xFFFFFFFF;
   std::uint32_t session_expiry_s_ = 0;
-  std::string kept_;                        // bytes of an unfinished packet
+  std::string kept_;                         // bytes of an unfinished packet
   std::span<const std::uint8_t> undecoded_;  // in kept_, or in the caller's bytes
   std::string output_;
   std::deque<HeldAck> held_;

@@ -63,7 +63,9 @@ class Reader {
   bool bad_ = false;
 };
 
-inline void put_u8(std::string& out, unsigned v) { out.push_back(static_cast<char>(v)); }
+inline void put_u8(std::string& out, unsigned v) {
+  out.push_back(static_cast<char>(v));
+}
 inline void put_u16(std::string& out, unsigned v) {
   put_u8(out, v >> 8 & 0xFF);
   put_u8(out, v & 0xFF);

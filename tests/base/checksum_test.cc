@@ -22,7 +22,9 @@ TEST(Crc32c, InPiecesIsTheSame) {
 
 // The vectors of Kafka's own UtilsTest.
 TEST(Murmur2, IsKafkas) {
-  const auto murmur = [](std::string_view s) { return static_cast<std::int32_t>(kafka_murmur2(s)); };
+  const auto murmur = [](std::string_view s) {
+    return static_cast<std::int32_t>(kafka_murmur2(s));
+  };
   EXPECT_EQ(murmur("21"), -973932308);
   EXPECT_EQ(murmur("foobar"), -790332482);
   EXPECT_EQ(murmur("a-little-bit-long-string"), -985981536);

@@ -8,9 +8,9 @@ namespace {
 TEST(Utf8, AcceptsWhatIsWellFormedAndNothingElse) {
   EXPECT_TRUE(is_valid_utf8("plain text, longer than one word of eight bytes"));
   EXPECT_TRUE(is_valid_utf8("Nürnberg, 東京, 🚚"));
-  EXPECT_FALSE(is_valid_utf8("\xC0\xAF"));              // overlong
-  EXPECT_FALSE(is_valid_utf8("\xED\xA0\x80"));          // surrogate
-  EXPECT_FALSE(is_valid_utf8("\xF4\x90\x80\x80"));      // above U+10FFFF
+  EXPECT_FALSE(is_valid_utf8("\xC0\xAF"));          // overlong
+  EXPECT_FALSE(is_valid_utf8("\xED\xA0\x80"));      // surrogate
+  EXPECT_FALSE(is_valid_utf8("\xF4\x90\x80\x80"));  // above U+10FFFF
   EXPECT_FALSE(is_valid_utf8("torn at the end: \xE2\x82"));
   EXPECT_FALSE(is_valid_utf8(std::string("1234567\xFF", 8)));
 }

@@ -38,10 +38,12 @@ TEST(DefaultFile, IsSoundAsItStandsAndUncommented) {
 TEST(Reference, IsWhatTheTableOfKeysSays) {
   const auto page = read_file(SOURCE_DIR "/docs/CONFIGURATION.md");
   ASSERT_TRUE(page) << page.error().text();
-  EXPECT_EQ(*page, render_reference()) << "run: wayside check --print-reference > docs/CONFIGURATION.md";
+  EXPECT_EQ(*page, render_reference())
+      << "run: wayside check --print-reference > docs/CONFIGURATION.md";
   const auto file = read_file(SOURCE_DIR "/config/wayside.toml");
   ASSERT_TRUE(file) << file.error().text();
-  EXPECT_EQ(*file, render_default_config()) << "run: wayside check --print-default > config/wayside.toml";
+  EXPECT_EQ(*file, render_default_config())
+      << "run: wayside check --print-default > config/wayside.toml";
 }
 
 TEST(Load, SaysWhereTheFileIsNotToml) {

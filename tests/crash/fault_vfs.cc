@@ -66,14 +66,18 @@ struct FaultFile {
     return of(f)->real->pMethods->xFileSize(of(f)->real, size);
   }
   static int lock(sqlite3_file* f, int l) { return of(f)->real->pMethods->xLock(of(f)->real, l); }
-  static int unlock(sqlite3_file* f, int l) { return of(f)->real->pMethods->xUnlock(of(f)->real, l); }
+  static int unlock(sqlite3_file* f, int l) {
+    return of(f)->real->pMethods->xUnlock(of(f)->real, l);
+  }
   static int reserved(sqlite3_file* f, int* out) {
     return of(f)->real->pMethods->xCheckReservedLock(of(f)->real, out);
   }
   static int control(sqlite3_file* f, int op, void* arg) {
     return of(f)->real->pMethods->xFileControl(of(f)->real, op, arg);
   }
-  static int sector_size(sqlite3_file* f) { return of(f)->real->pMethods->xSectorSize(of(f)->real); }
+  static int sector_size(sqlite3_file* f) {
+    return of(f)->real->pMethods->xSectorSize(of(f)->real);
+  }
   // No promise about torn writes: they do happen here.
   static int characteristics(sqlite3_file*) { return 0; }
   static int shm_map(sqlite3_file* f, int page, int size, int extend, void volatile** out) {
@@ -95,7 +99,8 @@ struct FaultFile {
     me->vfs = vfs;
     me->real = reinterpret_cast<sqlite3_file*>(me + 1);
     me->database = (flags & SQLITE_OPEN_MAIN_DB) != 0;
-    const bool kept = (flags & (SQLITE_OPEN_MAIN_DB | SQLITE_OPEN_WAL | SQLITE_OPEN_MAIN_JOURNAL)) != 0;
+    const bool kept =
+        (flags & (SQLITE_OPEN_MAIN_DB | SQLITE_OPEN_WAL | SQLITE_OPEN_MAIN_JOURNAL)) != 0;
     me->state = kept && name != nullptr ? &vfs->state(name) : nullptr;
     const int rc = vfs->real_->xOpen(vfs->real_, name, me->real, flags, out);
     if (rc == SQLITE_OK) me->base.pMethods = &kMethods;
@@ -110,12 +115,14 @@ struct FaultFile {
 };
 
 const sqlite3_io_methods FaultFile::kMethods = {
-    2,         close,    read,    write,   truncate, sync,       file_size,
-    lock,      unlock,   reserved, control, sector_size, characteristics, shm_map,
-    shm_lock,  shm_barrier, shm_unmap, nullptr, nullptr};
+    2,         close,    read,    write,       truncate,        sync,    file_size, lock,
+    unlock,    reserved, control, sector_size, characteristics, shm_map, shm_lock,  shm_barrier,
+    shm_unmap, nullptr,  nullptr};
 
 FaultVfs::FaultVfs(std::uint32_t seed)
-    : name_("fault" + std::to_string(next_name++)), real_(sqlite3_vfs_find(nullptr)), random_(seed) {
+    : name_("fault" + std::to_string(next_name++)),
+      real_(sqlite3_vfs_find(nullptr)),
+      random_(seed) {
   vfs_ = *real_;
   vfs_.iVersion = 2;
   vfs_.szOsFile = static_cast<int>(sizeof(FaultFile)) + real_->szOsFile;
@@ -126,7 +133,9 @@ FaultVfs::FaultVfs(std::uint32_t seed)
   sqlite3_vfs_register(&vfs_, 0);
 }
 
-FaultVfs::~FaultVfs() { sqlite3_vfs_unregister(&vfs_); }
+FaultVfs::~FaultVfs() {
+  sqlite3_vfs_unregister(&vfs_);
+}
 
 FaultVfs::FileState& FaultVfs::state(const std::string& path) {
   const auto [it, fresh] = files_.try_emplace(path);

@@ -28,8 +28,9 @@ class AckOnReceipt final : public BatchSink {
 
 int main(int argc, char** argv) {
   // As `wayside run -c FILE`.
-  return argc == 4 ? run_gateway(argv[3], [](BatchSink& log) -> std::unique_ptr<BatchSink> {
-    return std::make_unique<AckOnReceipt>(log);
-  })
+  return argc == 4 ? run_gateway(argv[3],
+                                 [](BatchSink& log) -> std::unique_ptr<BatchSink> {
+                                   return std::make_unique<AckOnReceipt>(log);
+                                 })
                    : 2;
 }

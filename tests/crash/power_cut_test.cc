@@ -35,8 +35,9 @@ class Workload {
   }
 
   // Returns whether the engine could be opened.
-  bool run(const std::string& path, const std::string& vfs, int batches,
-           const std::function<bool()>& stop = [] { return false; }) {
+  bool run(
+      const std::string& path, const std::string& vfs, int batches,
+      const std::function<bool()>& stop = [] { return false; }) {
     ManualClock clock(kNow);
     Logger logger(LogLevel::error);
     auto opened = Engine::open(options(path, vfs), clock, logger);
@@ -98,7 +99,8 @@ std::string examine(const std::string& directory, const Acked& acked) {
   for (const std::string topic : {"a", "b"}) {
     for (const StoredRecord& r : all_records(path, topic)) {
       if (r.offset.value != next[r.tp]++) return "offsets are not dense";
-      if (r.crc != record_crc(r.tp, r.offset, r.append_ms, r.record)) return "a record's CRC is wrong";
+      if (r.crc != record_crc(r.tp, r.offset, r.append_ms, r.record))
+        return "a record's CRC is wrong";
       if (!stored.emplace(*r.record.value, r.tp).second) return "a record is there twice";
     }
   }
@@ -111,20 +113,23 @@ std::string examine(const std::string& directory, const Acked& acked) {
   }
   for (const GroupPosition& p : must(reader.positions("g"))) {
     const auto it = acked.committed_offsets.find(p.tp);
-    if (it != acked.committed_offsets.end() && p.next.value < it->second) return "a position is lost";
+    if (it != acked.committed_offsets.end() && p.next.value < it->second)
+      return "a position is lost";
     if (p.next.value > next[p.tp]) return "a position is ahead of the data";
   }
   return {};
 }
 
-std::string cut_once(std::uint32_t s, std::int64_t most_operations, bool in_checkpoint,
-                     const std::function<void(FaultVfs&)>& prepare = [](FaultVfs&) {}) {
+std::string cut_once(
+    std::uint32_t s, std::int64_t most_operations, bool in_checkpoint,
+    const std::function<void(FaultVfs&)>& prepare = [](FaultVfs&) {}) {
   Random random(s);
   TempDir before, after;
   FaultVfs vfs(random());
   prepare(vfs);
-  vfs.cut_after(1 + static_cast<std::int64_t>(random() % static_cast<std::uint32_t>(most_operations)),
-                in_checkpoint);
+  vfs.cut_after(
+      1 + static_cast<std::int64_t>(random() % static_cast<std::uint32_t>(most_operations)),
+      in_checkpoint);
   Acked acked;
   int left = 400;  // at the last, if not before; not after closing, which would save everything
   Workload(random(), acked).run(before / "wayside.db", vfs.name(), 1000, [&] {
@@ -194,7 +199,8 @@ TEST(PowerCut, OfADiskThatIsFullLosesNothingAcknowledged) {
   for (std::uint32_t i = 0; i < 20; ++i) {
     ASSERT_EQ(cut_once(s + i, 4000, false,
                        [&](FaultVfs& vfs) { vfs.fill_after(200'000 + (s + i) % 3'000'000); }),
-              "") << "cut " << i << " of SEED=" << s;
+              "")
+        << "cut " << i << " of SEED=" << s;
   }
 }
 

@@ -7,7 +7,9 @@
 namespace wayside {
 namespace {
 
-TopicPattern pattern(std::string_view text) { return *TopicPattern::parse(text); }
+TopicPattern pattern(std::string_view text) {
+  return *TopicPattern::parse(text);
+}
 
 TEST(TopicPattern, CapturesOneLevelEach) {
   const auto m = pattern("fleet/{truck}/{what}").match("fleet/7/gps");
@@ -73,17 +75,20 @@ TEST(Payload, FindsWhatIsBelowAPointer) {
 }
 
 TEST(Payload, RefusesWhatIsNotJsonAndSaysWhere) {
-  for (const char* bad : {"", "hi", "{\"a\":1", "{\"a\":1}x", "{'a':1}", "{\"a\":NaN}", "[1,]",
-                          "{\"a\":\"\xFF\"}"}) {
+  for (const char* bad :
+       {"", "hi", "{\"a\":1", "{\"a\":1}x", "{'a':1}", "{\"a\":NaN}", "[1,]", "{\"a\":\"\xFF\"}"}) {
     EXPECT_FALSE(inspect_json(bad, nullptr, nullptr)) << bad;
   }
   EXPECT_EQ(inspect_json("[1,x]", nullptr, nullptr).error().what, "not JSON at byte 4");
   // Deep nesting is data, not a reason to fall over.
-  EXPECT_TRUE(inspect_json(std::string(100'000, '[') + std::string(100'000, ']'), nullptr, nullptr));
+  EXPECT_TRUE(
+      inspect_json(std::string(100'000, '[') + std::string(100'000, ']'), nullptr, nullptr));
 }
 
 TEST(DeviceTime, SecondsMillisecondsAndText) {
-  const auto ms = [](JsonScalar::Kind kind, const char* text) { return device_time_ms({kind, text}); };
+  const auto ms = [](JsonScalar::Kind kind, const char* text) {
+    return device_time_ms({kind, text});
+  };
   EXPECT_EQ(ms(JsonScalar::Kind::number, "1795339391"), 1'795'339'391'000);
   EXPECT_EQ(ms(JsonScalar::Kind::number, "1795339391.5"), 1'795'339'391'500);
   EXPECT_EQ(ms(JsonScalar::Kind::number, "1795339391250"), 1'795'339'391'250);

@@ -165,8 +165,8 @@ TEST_F(SessionTest, ATooLargePacketIsRefusedByItsHeaderAlone) {
 // it has ended.
 TEST(SessionFuzz, SurvivesAnyBytes) {
   const char* given = std::getenv("SEED");
-  const auto seed = given != nullptr ? static_cast<std::uint32_t>(std::atol(given))
-                                     : std::random_device{}();
+  const auto seed =
+      given != nullptr ? static_cast<std::uint32_t>(std::atol(given)) : std::random_device{}();
   std::cout << "SEED=" << seed << "\n";
   std::mt19937 random(seed);
   const auto below = [&](std::size_t n) { return static_cast<std::size_t>(random()) % n; };
@@ -175,9 +175,15 @@ TEST(SessionFuzz, SurvivesAnyBytes) {
     std::string stream = connect_packet(version, "fuzz");
     for (std::size_t k = below(6); k > 0; --k) {
       switch (below(4)) {
-        case 0: stream += publish_packet(static_cast<int>(below(3)), 1 + random() % 4, "xyz", version); break;
-        case 1: stream += pubrel_packet(1 + random() % 4); break;
-        case 2: stream += packet(0xC0, ""); break;
+        case 0:
+          stream += publish_packet(static_cast<int>(below(3)), 1 + random() % 4, "xyz", version);
+          break;
+        case 1:
+          stream += pubrel_packet(1 + random() % 4);
+          break;
+        case 2:
+          stream += packet(0xC0, "");
+          break;
         default: {
           std::string body(below(20), '\0');
           for (char& c : body) c = static_cast<char>(random());

@@ -148,7 +148,8 @@ class Gateway:
         verb = list(args)
         at = 2 if verb[0] == "topics" else 1
         verb[at:at] = ["-c", self.config]
-        done = subprocess.run([WAYSIDE, *verb], capture_output=True, text=True, timeout=60, **kwargs)
+        done = subprocess.run([WAYSIDE, *verb], capture_output=True, text=True, timeout=60,
+                              **kwargs)
         if check is not None and done.returncode != check:
             raise AssertionError(f"{verb}: exit {done.returncode}, not {check}\n{done.stdout}"
                                  f"{done.stderr}")

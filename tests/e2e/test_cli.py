@@ -26,7 +26,8 @@ class UpAndDown(unittest.TestCase):
         cls.up = cls.enterClassContext(Gateway(commit='linger = "5ms"'))
         for truck in range(6):
             publish(cls.up, f"fleet/{truck}/gps",
-                    [f'{{"ts":{1795000000 + i},"lat":{i},"speed":{50 + truck}}}' for i in range(10)])
+                    [f'{{"ts":{1795000000 + i},"lat":{i},"speed":{50 + truck}}}'
+                     for i in range(10)])
         publish(cls.up, "raw/x", [b"\xff\x00", "line\nbreak", "\x1b[31mred"])
         publish(cls.up, "nowhere/at/all", ["lost?"])
         publish(cls.up, "fleet/9/gps", ["not json"])
@@ -57,7 +58,8 @@ class UpAndDown(unittest.TestCase):
         def offsets(*args):
             out = self.both("read", "truck_gps", "--json", *args).stdout.splitlines()
             return [(r["partition"], r["offset"]) for r in map(json.loads, out)]
-        partition = json.loads(self.both("read", "truck_gps", "--json", "-n", "1").stdout)["partition"]
+        first = json.loads(self.both("read", "truck_gps", "--json", "-n", "1").stdout)
+        partition = first["partition"]
         p = ["-p", str(partition)]
         everything = offsets(*p)
         self.assertEqual(offsets(*p, "-o", "+3"), everything[:3])

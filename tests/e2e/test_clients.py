@@ -38,8 +38,8 @@ class Clients(unittest.TestCase):
         self.assertTrue(shutil.which("mosquitto_pub"), "install mosquitto-clients")
         for version, qos in self.matrix():
             value = f"mosquitto-{version}-{qos}"
-            subprocess.run(["mosquitto_pub", "-p", str(self.gateway.port), "-t", "raw/x", "-m", value,
-                            "-q", str(qos), "-V", "mqttv5" if version == 5 else "mqttv311"],
+            subprocess.run(["mosquitto_pub", "-p", str(self.gateway.port), "-t", "raw/x",
+                            "-m", value, "-q", str(qos), "-V", "mqttv5" if version == 5 else "mqttv311"],
                            check=True, timeout=20)
             self.expect(value)
 

@@ -94,7 +94,7 @@ def violations(gateway, devices):
             out.append(f"{d.name}: {len(lost)} of {len(d.acked)} acknowledged readings are lost")
         twice = [v for v in d.acked if stored[v] > 1]
         if twice and d.qos == 2:
-            out.append(f"{d.name}: {len(twice)} QoS 2 readings are stored more than once: {twice[:3]}")
+            out.append(f"{d.name}: {len(twice)} QoS 2 readings are stored twice: {twice[:3]}")
     return out
 
 

@@ -130,7 +130,8 @@ name = "a"
 mqtt = "a/#"
 topic = "a"
 payload = "raw"
-)").empty());
+)")
+                  .empty());
 }
 
 TEST(Plan, TheQuarantineIsAlwaysThere) {

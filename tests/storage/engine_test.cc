@@ -212,7 +212,8 @@ TEST_F(EngineTest, ASmallBudgetIsKeptByDroppingTheOldest) {
   int refused = 0;
   for (int i = 0; i < 2000; ++i) {
     Batch batch;
-    for (int k = 0; k < 16; ++k) batch.ops.emplace_back(reading(tp("a"), "k", std::string(4000, 'x')));
+    for (int k = 0; k < 16; ++k)
+      batch.ops.emplace_back(reading(tp("a"), "k", std::string(4000, 'x')));
     if (auto done = commit(*engine, batch); !done) {
       ASSERT_EQ(done.error().code, ErrorCode::no_space) << done.error().text();
       ++refused;
@@ -242,8 +243,10 @@ TEST_F(EngineTest, AFullDiskIsRefusedAndThenGoesOn) {
 }
 
 TEST_F(EngineTest, TopicsOfOneRetentionShareAChainAndABoundInBytesHasItsOwn) {
-  open({{"a", 1, kDay, kUnbounded, {}}, {"b", 2, kDay, kUnbounded, {}},
-        {"c", 1, 2 * kDay, kUnbounded, {}}, {"d", 1, kDay, 1 << 20, {}}});
+  open({{"a", 1, kDay, kUnbounded, {}},
+        {"b", 2, kDay, kUnbounded, {}},
+        {"c", 1, 2 * kDay, kUnbounded, {}},
+        {"d", 1, kDay, 1 << 20, {}}});
   const auto chain = [&](const char* t) { return engine->catalog().find(t)->chain; };
   EXPECT_EQ(chain("a"), chain("b"));
   EXPECT_NE(chain("a"), chain("c"));
@@ -339,7 +342,8 @@ TEST_F(EngineTest, SessionsExpireByTrustedTimeOnly) {
 
 TEST_F(EngineTest, ConsumerOffsetsKeepTheLatestPerGroupAndPartition) {
   open();
-  must(commit(*engine, {CommitOffset{"g", tp(), Offset(5), ""}, CommitOffset{"h", tp(), Offset(1), ""}}));
+  must(commit(*engine,
+              {CommitOffset{"g", tp(), Offset(5), ""}, CommitOffset{"h", tp(), Offset(1), ""}}));
   must(commit(*engine, {CommitOffset{"g", tp(), Offset(9), "note"}}));
   EXPECT_EQ(number("SELECT count(*) FROM __consumer_offsets"), 2);
   EXPECT_EQ(number("SELECT committed_offset FROM __consumer_offsets WHERE group_id='g'"), 9);

@@ -9,9 +9,14 @@ namespace wayside::test {
 namespace {
 
 TEST(Headers, AreKafkasEncodingAndComeBack) {
-  const std::vector<Header> headers = {{"a", "1"}, {"", std::nullopt}, {"long", std::string(300, 'x')}};
+  const std::vector<Header> headers = {
+      {"a", "1"}, {"", std::nullopt}, {"long", std::string(300, 'x')}};
   EXPECT_EQ(must(decode_headers(encode_headers(headers))), headers);
-  EXPECT_EQ(encode_headers({{"a", "1"}}), std::string("\x02\x02" "a" "\x02" "1", 5));
+  EXPECT_EQ(encode_headers({{"a", "1"}}), std::string("\x02\x02"
+                                                      "a"
+                                                      "\x02"
+                                                      "1",
+                                                      5));
   const std::string whole = encode_headers(headers);
   for (std::size_t n = 1; n < whole.size(); ++n) {
     EXPECT_FALSE(decode_headers(whole.substr(0, n))) << n;
@@ -36,15 +41,16 @@ class ReaderTest : public testing::Test {
     options.path = dir / "wayside.db";
     options.segment_rows = 10;
     engine = must(Engine::open(options, clock, logger));
-    (void)must(engine->ensure_topics(
-        std::vector<TopicSpec>{{"a", 2, kForever, kUnbounded, {}}, {"b", 1, kForever, kUnbounded, {}}}));
+    (void)must(engine->ensure_topics(std::vector<TopicSpec>{{"a", 2, kForever, kUnbounded, {}},
+                                                            {"b", 1, kForever, kUnbounded, {}}}));
     a = *engine->catalog().find("a");
     b = *engine->catalog().find("b");
     // 50 readings over three partitions in turn, a second apart: five segments and an open one.
     const std::vector<TpId> tps = {a.partitions[0].tp, a.partitions[1].tp, b.partitions[0].tp};
     for (int i = 0; i < 50; ++i) {
       clock.advance(1000);
-      must(commit(*engine, {reading(tps[static_cast<std::size_t>(i) % 3], "k", std::to_string(i))}));
+      must(
+          commit(*engine, {reading(tps[static_cast<std::size_t>(i) % 3], "k", std::to_string(i))}));
       must(engine->roll_full_segments());
     }
   }
@@ -123,8 +129,8 @@ TEST_F(ReaderTest, MarksFollowAppendsAndRolls) {
 
 TEST_F(ReaderTest, ALogOnAReadOnlyDirectoryIsReadWhenItWasClosedCleanly) {
   engine.reset();
-  std::filesystem::permissions(dir.path(), std::filesystem::perms::owner_read |
-                                               std::filesystem::perms::owner_exec);
+  std::filesystem::permissions(
+      dir.path(), std::filesystem::perms::owner_read | std::filesystem::perms::owner_exec);
   LogReader r = reader();
   EXPECT_EQ(must(r.marks(b)).at(0).log_end.value, 16);
   std::filesystem::permissions(dir.path(), std::filesystem::perms::owner_all);
@@ -145,7 +151,8 @@ TEST(LogTest, BatchesOfManyThreadsCommitInTheOrderOfEachAndAreToldAfter) {
     for (std::size_t t = 0; t < 4; ++t) {
       threads.emplace_back([&, t] {
         for (int i = 0; i < 500; ++i) {
-          Batch batch = batch_of({reading(a.partitions[t].tp, std::to_string(t), std::to_string(i))});
+          Batch batch =
+              batch_of({reading(a.partitions[t].tp, std::to_string(t), std::to_string(i))});
           batch.done = [&told, i](Batch& b, const Status& status) {
             if (status && std::get<Append>(b.ops.front()).offset.value == i) ++told;
           };
