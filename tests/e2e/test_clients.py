@@ -39,7 +39,8 @@ class Clients(unittest.TestCase):
         for version, qos in self.matrix():
             value = f"mosquitto-{version}-{qos}"
             subprocess.run(["mosquitto_pub", "-p", str(self.gateway.port), "-t", "raw/x",
-                            "-m", value, "-q", str(qos), "-V", "mqttv5" if version == 5 else "mqttv311"],
+                            "-m", value, "-q", str(qos),
+                            "-V", "mqttv5" if version == 5 else "mqttv311"],
                            check=True, timeout=20)
             self.expect(value)
 

@@ -1,0 +1,181 @@
+// Appending, without MQTT: records/s and device bytes of the log, beside a raw file that is
+// preallocated, written in place and synced (fdatasync) once per commit: the limit.
+//   bench_append DIRECTORY RECORDS_PER_COMMIT TOPICS PARTITIONS_EACH SECONDS [DEVICE]
+// DEVICE is a block device (loop0) that holds nothing but DIRECTORY; with it device bytes are read
+// from its statistics. Prints one JSON object.
+#include <fcntl.h>
+#include <unistd.h>
+
+#include <chrono>
+#include <cstdio>
+#include <cstdlib>
+#include <filesystem>
+#include <fstream>
+#include <random>
+
+#include "base/clock.h"
+#include "base/text.h"
+#include "storage/engine.h"
+
+namespace {
+
+using namespace wayside;
+using Clock_ = std::chrono::steady_clock;
+
+constexpr std::int64_t kWarmUp = 30'000;  // records, so that the WAL has its steady size
+
+double seconds_since(Clock_::time_point t) {
+  return std::chrono::duration<double>(Clock_::now() - t).count();
+}
+
+// Bytes written to the device: field 7 of its statistics, in sectors of 512.
+std::int64_t device_bytes(const std::string& device) {
+  if (device.empty()) return 0;
+  ::sync();
+  std::ifstream in("/sys/class/block/" + device + "/stat");
+  std::int64_t field = 0;
+  for (int i = 0; i < 7; ++i) in >> field;
+  return field * 512;
+}
+
+// Made before the clock runs: printing numbers costs more than storing them.
+class Readings {
+ public:
+  // About 118 bytes of JSON and a key of 10, as a truck sends them.
+  explicit Readings(const std::vector<TpId>& tps) {
+    for (int i = 0; i < 8192; ++i) {
+      const auto truck = static_cast<unsigned>(random_() % 500);
+      char key[16], value[160];
+      std::snprintf(key, sizeof key, "truck_%04u", truck);
+      std::snprintf(value, sizeof value,
+                    "{\"ts\":%lld,\"lat\":%.6f,\"lon\":%.6f,\"speed\":%.1f,\"heading\":%u,"
+                    "\"fuel\":%.1f,\"engine\":\"on\",\"driver\":\"d%03u\"}",
+                    1795000000000LL + i, 49 + unit(), 11 + unit(), 90 * unit(), truck % 360,
+                    100 * unit(), truck % 200);
+      Append a;
+      // A few topics have most of the traffic, as in the field.
+      const double z = unit();
+      a.tp = tps[static_cast<std::size_t>(z * z * static_cast<double>(tps.size()))];
+      a.record.key = key;
+      a.record.value = value;
+      made_.push_back(std::move(a));
+    }
+  }
+  const Append& next() { return made_[at_++ % made_.size()]; }
+
+ private:
+  double unit() { return static_cast<double>(random_()) / 4294967296.0; }
+  std::mt19937 random_{42};
+  std::vector<Append> made_;
+  std::size_t at_ = 0;
+};
+
+struct Figures {
+  double records_per_s = 0, bytes_per_payload_byte = 0;
+};
+
+Figures run_log(const std::string& dir, std::size_t b, int topics, int partitions, double seconds,
+               const std::string& device) {
+  EngineOptions options;
+  options.path = dir + "/wayside.db";
+  const SystemClock clock(ClockTrust::always);
+  Logger logger(LogLevel::error);
+  auto engine = Engine::open(options, clock, logger);
+  std::vector<TopicSpec> specs;
+  for (int t = 0; t < topics; ++t) {
+    specs.push_back({cat("topic", t), partitions, kForever, kUnbounded, {}});
+  }
+  if (!engine || !(*engine)->ensure_topics(specs)) std::exit(1);
+  std::vector<TpId> tps;
+  for (const Topic& t : (*engine)->catalog().topics()) {
+    for (const Partition& p : t.partitions) tps.push_back(p.tp);
+  }
+  Readings readings(tps);
+  std::int64_t payload = 0, records = 0;
+  const auto commit_one = [&](std::size_t n) {
+    std::vector<Batch> group(1);
+    for (std::size_t i = 0; i < n; ++i) {
+      Append a = readings.next();
+      payload += static_cast<std::int64_t>(a.record.key->size() + a.record.value->size());
+      group[0].ops.emplace_back(std::move(a));
+    }
+    if (!(*engine)->begin() || !(*engine)->commit(group) || !(*engine)->roll_full_segments()) {
+      std::exit(1);
+    }
+    records += static_cast<std::int64_t>(n);
+  };
+  while (records < kWarmUp) commit_one(500);
+  const std::int64_t device_before = device_bytes(device);
+  payload = records = 0;
+  const auto start = Clock_::now();
+  std::int64_t commits = 0;
+  for (double spent = 0; spent < seconds; spent = seconds_since(start)) {
+    commit_one(b);
+    // What the writer does in idle moments belongs to the cost: indexes, views, retention.
+    if (++commits % 100 == 0) (void)(*engine)->maintain();
+  }
+  Figures r;
+  r.records_per_s = static_cast<double>(records) / seconds_since(start);
+  if (!device.empty()) {
+    r.bytes_per_payload_byte = static_cast<double>(device_bytes(device) - device_before) /
+                               static_cast<double>(payload);
+  }
+  return r;
+}
+
+Figures run_raw(const std::string& dir, std::size_t b, double seconds, const std::string& device) {
+  constexpr std::size_t kFile = 64 << 20;
+  const std::string path = dir + "/raw";
+  const int fd = ::open(path.c_str(), O_RDWR | O_CREAT | O_TRUNC, 0600);
+  const std::string zeros(1 << 20, '\0');
+  for (std::size_t at = 0; at < kFile; at += zeros.size()) {
+    if (::write(fd, zeros.data(), zeros.size()) < 0) std::exit(1);
+  }
+  ::fsync(fd);
+  Readings readings({TpId(1)});
+  const std::int64_t device_before = device_bytes(device);
+  std::int64_t payload = 0, records = 0;
+  std::size_t at = 0;
+  const auto start = Clock_::now();
+  std::string buffer;
+  for (double spent = 0; spent < seconds; spent = seconds_since(start)) {
+    buffer.clear();
+    for (std::size_t i = 0; i < b; ++i) {
+      const Append& a = readings.next();
+      payload += static_cast<std::int64_t>(a.record.key->size() + a.record.value->size());
+      buffer += *a.record.key;
+      buffer += *a.record.value;
+    }
+    if (at + buffer.size() > kFile) at = 0;
+    if (::pwrite(fd, buffer.data(), buffer.size(), static_cast<off_t>(at)) < 0) std::exit(1);
+    ::fdatasync(fd);
+    at += buffer.size();
+    records += static_cast<std::int64_t>(b);
+  }
+  Figures r;
+  r.records_per_s = static_cast<double>(records) / seconds_since(start);
+  if (!device.empty()) {
+    r.bytes_per_payload_byte = static_cast<double>(device_bytes(device) - device_before) /
+                               static_cast<double>(payload);
+  }
+  ::close(fd);
+  ::unlink(path.c_str());
+  return r;
+}
+
+}  // namespace
+
+int main(int argc, char** argv) {
+  if (argc < 6) return 2;
+  const std::string dir = argv[1], device = argc > 6 ? argv[6] : "";
+  const auto b = static_cast<std::size_t>(std::atol(argv[2]));
+  const double seconds = std::atof(argv[5]);
+  const Figures raw = run_raw(dir, b, seconds, device);
+  const Figures log = run_log(dir, b, std::atoi(argv[3]), std::atoi(argv[4]), seconds, device);
+  std::printf(
+      "{\"b\":%zu,\"raw_records_s\":%.0f,\"log_records_s\":%.0f,\"ratio\":%.3f,"
+      "\"raw_device\":%.2f,\"log_device\":%.2f}\n",
+      b, raw.records_per_s, log.records_per_s, log.records_per_s / raw.records_per_s,
+      raw.bytes_per_payload_byte, log.bytes_per_payload_byte);
+  return 0;
+}

@@ -1,0 +1,153 @@
+// A publishing load on an MQTT server: CONNECTIONS clients, each with WINDOW readings of QoS 1 or 2
+// under way; one thread, epoll. Prints acknowledged readings per second and the latency from a
+// PUBLISH to its last acknowledgement.
+//   bench_mqtt PORT CONNECTIONS WINDOW READINGS QOS [TOPIC_PREFIX]
+#include <arpa/inet.h>
+#include <fcntl.h>
+#include <netinet/tcp.h>
+#include <sys/epoll.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <chrono>
+#include <cstdio>
+#include <cstdlib>
+#include <string>
+#include <vector>
+
+#include "devices/mqtt/wire.h"
+
+namespace {
+
+using namespace wayside::mqtt;
+using Clock = std::chrono::steady_clock;
+
+struct Client {
+  int fd = -1;
+  std::string out, in;
+  std::int64_t sent = 0, done = 0;
+  std::vector<Clock::time_point> began;  // by packet id
+};
+
+constexpr int kIds = 60000;
+
+std::string packet(unsigned first, const std::string& body) {
+  std::string p;
+  put_u8(p, first);
+  put_variable(p, body.size());
+  return p + body;
+}
+
+void fail(const char* what) {
+  std::perror(what);
+  std::exit(1);
+}
+
+}  // namespace
+
+int main(int argc, char** argv) {
+  if (argc < 6) return 2;
+  const auto port = static_cast<std::uint16_t>(std::atoi(argv[1]));
+  const int connections = std::atoi(argv[2]), window = std::atoi(argv[3]), qos = std::atoi(argv[5]);
+  const std::int64_t each = std::atoll(argv[4]) / connections;
+  const std::string prefix = argc > 6 ? argv[6] : "fleet/bench-";
+  const int epoll = ::epoll_create1(0);
+  std::vector<Client> clients(static_cast<std::size_t>(connections));
+  for (std::size_t i = 0; i < clients.size(); ++i) {
+    Client& c = clients[i];
+    c.fd = ::socket(AF_INET, SOCK_STREAM, 0);
+    sockaddr_in to{};
+    to.sin_family = AF_INET;
+    to.sin_port = htons(port);
+    to.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+    if (::connect(c.fd, reinterpret_cast<sockaddr*>(&to), sizeof to) != 0) fail("connect");
+    const int on = 1;
+    ::setsockopt(c.fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof on);
+    std::string body;
+    put_prefixed(body, "MQTT");
+    put_u8(body, 4);
+    put_u8(body, 2);
+    put_u16(body, 0);
+    put_prefixed(body, "bench-" + std::to_string(::getpid()) + "-" + std::to_string(i));
+    const std::string connect = packet(0x10, body);
+    if (::write(c.fd, connect.data(), connect.size()) < 0) fail("write");
+    char connack[4];
+    if (::recv(c.fd, connack, 4, MSG_WAITALL) != 4 || connack[3] != 0) fail("connack");
+    ::fcntl(c.fd, F_SETFL, O_NONBLOCK);
+    c.began.resize(kIds + 1);
+    epoll_event event{EPOLLIN, {}};
+    event.data.u64 = i;
+    ::epoll_ctl(epoll, EPOLL_CTL_ADD, c.fd, &event);
+  }
+  const auto send_more = [&](std::size_t i) {
+    Client& c = clients[i];
+    while (c.sent < each && c.sent - c.done < window) {
+      const auto id = static_cast<unsigned>(c.sent % kIds + 1);
+      char value[160];
+      std::snprintf(value, sizeof value,
+                    "{\"ts\":%lld,\"lat\":49.451234,\"lon\":11.081234,\"speed\":61.5,"
+                    "\"heading\":182,\"fuel\":55.2,\"engine\":\"on\"}",
+                    1795000000000LL + static_cast<long long>(c.sent));
+      std::string body;
+      put_prefixed(body, prefix + std::to_string(i) + "/gps");
+      put_u16(body, id);
+      c.began[id] = Clock::now();
+      c.out += packet(0x30U | static_cast<unsigned>(qos) << 1, body + value);
+      ++c.sent;
+    }
+    while (!c.out.empty()) {
+      const ssize_t n = ::write(c.fd, c.out.data(), c.out.size());
+      if (n <= 0) break;
+      c.out.erase(0, static_cast<std::size_t>(n));
+    }
+    epoll_event event{EPOLLIN | (c.out.empty() ? 0U : static_cast<unsigned>(EPOLLOUT)), {}};
+    event.data.u64 = i;
+    ::epoll_ctl(epoll, EPOLL_CTL_MOD, c.fd, &event);
+  };
+  std::vector<std::int64_t> latency_us;
+  latency_us.reserve(static_cast<std::size_t>(each * connections));
+  const auto start = Clock::now();
+  for (std::size_t i = 0; i < clients.size(); ++i) send_more(i);
+  std::vector<epoll_event> events(256);
+  std::vector<char> buffer(65536);
+  while (latency_us.size() < static_cast<std::size_t>(each * connections)) {
+    const int n = ::epoll_wait(epoll, events.data(), static_cast<int>(events.size()), 30'000);
+    if (n <= 0) fail("nothing came for 30 s");
+    for (int k = 0; k < n; ++k) {
+      const auto i = static_cast<std::size_t>(events[static_cast<std::size_t>(k)].data.u64);
+      Client& c = clients[i];
+      const ssize_t got = ::read(c.fd, buffer.data(), buffer.size());
+      if (got == 0) fail("closed");
+      if (got > 0) c.in.append(buffer.data(), static_cast<std::size_t>(got));
+      std::size_t at = 0;
+      const auto now = Clock::now();
+      for (; c.in.size() - at >= 4; at += 4) {  // PUBACK, PUBREC and PUBCOMP have four bytes
+        const auto type = static_cast<unsigned char>(c.in[at]) >> 4;
+        const unsigned id = static_cast<unsigned>(static_cast<unsigned char>(c.in[at + 2])) << 8 |
+                            static_cast<unsigned char>(c.in[at + 3]);
+        if (type == 5) {
+          std::string body;
+          put_u16(body, id);
+          c.out += packet(0x62, body);
+          continue;
+        }
+        ++c.done;
+        latency_us.push_back(
+            std::chrono::duration_cast<std::chrono::microseconds>(now - c.began[id]).count());
+      }
+      c.in.erase(0, at);
+      send_more(i);
+    }
+  }
+  const double seconds = std::chrono::duration<double>(Clock::now() - start).count();
+  std::sort(latency_us.begin(), latency_us.end());
+  const auto at = [&](double q) {
+    return static_cast<double>(
+               latency_us[static_cast<std::size_t>(q * static_cast<double>(latency_us.size() - 1))]) /
+           1000;
+  };
+  std::printf("{\"acked_s\":%.0f,\"p50_ms\":%.2f,\"p99_ms\":%.2f}\n",
+              static_cast<double>(latency_us.size()) / seconds, at(0.5), at(0.99));
+  return 0;
+}
