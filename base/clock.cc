@@ -24,9 +24,14 @@ std::int64_t SystemClock::steady_ms() const {
 
 bool SystemClock::trusted() const {
   if (trust_ == ClockTrust::always) return true;
-  timex t{};
-  const int state = adjtimex(&t);
-  return state >= 0 && state != TIME_ERROR && (t.status & STA_UNSYNC) == 0;
+  const std::int64_t now = steady_ms();
+  if (now - asked_ms_.load(std::memory_order_relaxed) >= 100) {
+    timex t{};
+    const int state = adjtimex(&t);
+    answer_ = state >= 0 && state != TIME_ERROR && (t.status & STA_UNSYNC) == 0;
+    asked_ms_ = now;
+  }
+  return answer_;
 }
 
 }  // namespace wayside

@@ -30,6 +30,9 @@ class SystemClock final : public Clock {
 
  private:
   ClockTrust trust_;
+  // The kernel is asked at most ten times a second: readings ask far more often.
+  mutable std::atomic<std::int64_t> asked_ms_{INT64_MIN / 2};
+  mutable std::atomic<bool> answer_{false};
 };
 
 // A clock that a test moves by hand.

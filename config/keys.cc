@@ -36,8 +36,9 @@ const auto kKeys = std::to_array<Key>({
    "(4.8 device bytes per payload byte at 50 records a commit, 69 at 1). A device that waits for "
    "each acknowledgement before it sends the next reading is not made to wait.",
    [](C& c, const V& v) { c.commit.linger_ms = v.number; }},
-  {"commit", "records", integer, "500", false, 1, 20'000, "",
-   "So many readings waiting are committed at once.",
+  {"commit", "records", integer, "200", false, 1, 20'000, "",
+   "So many readings waiting are committed at once, while the next ones are read: what a few fast "
+   "devices send shares commits of about this size. Slower disks make larger ones by themselves.",
    [](C& c, const V& v) { c.commit.records = v.number; }},
   {"commit", "bytes", bytes, "\"256KiB\"", false, kKiB, 16 * kMiB, "",
    "So many bytes of readings waiting are committed at once.",

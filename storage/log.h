@@ -23,7 +23,7 @@ namespace wayside {
 
 struct CommitPolicy {
   std::int64_t linger_ms = 100;    // how long the oldest may wait for company
-  std::size_t records = 500;       // this many waiting are committed at once
+  std::size_t records = 200;       // this many waiting are committed at once
   std::size_t bytes = 256 * 1024;  // so many bytes, too
 };
 
