@@ -143,9 +143,8 @@ int main(int argc, char** argv) {
   const double seconds = std::chrono::duration<double>(Clock::now() - start).count();
   std::sort(latency_us.begin(), latency_us.end());
   const auto at = [&](double q) {
-    return static_cast<double>(
-               latency_us[static_cast<std::size_t>(q * static_cast<double>(latency_us.size() - 1))]) /
-           1000;
+    const auto place = static_cast<std::size_t>(q * static_cast<double>(latency_us.size() - 1));
+    return static_cast<double>(latency_us[place]) / 1000;
   };
   std::printf("{\"acked_s\":%.0f,\"p50_ms\":%.2f,\"p99_ms\":%.2f}\n",
               static_cast<double>(latency_us.size()) / seconds, at(0.5), at(0.99));

@@ -140,9 +140,9 @@ time = "/ts"
 
 def bench_mqtt(rounds, factor):
     print("## Readings acknowledged over MQTT 3.1.1\n")
-    print("Wayside (decoded, keyed, synced before each acknowledgement) beside Mosquitto (acknowledged"
-          f" from RAM, queued for an offline subscriber); one client process on the same two cores; "
-          f"median of {rounds}, in turn.\n")
+    print("Wayside (decoded, keyed, synced before each acknowledgement) beside Mosquitto "
+          "(acknowledged from RAM, queued for an offline subscriber); one client process on the "
+          f"same two cores; median of {rounds}, in turn.\n")
     print("| QoS | connections × window | Wayside, acked/s | p50 / p99 ms | records a commit | "
           "Mosquitto, acked/s | p50 / p99 ms | ratio |")
     print("|--:|--:|--:|--:|--:|--:|--:|--:|")
@@ -180,8 +180,8 @@ def bench_linger_and_memory(factor):
         after = gateway.status()["gateway"]
         print(f"- One device that waits for each acknowledgement, linger 100 ms: "
               f"{row['acked_s']:,.0f} readings/s, p50 {row['p50_ms']:.2f} ms, "
-              f"{(after['records'] - before['records']) / (after['commits'] - before['commits']):.2f}"
-              " records a commit.")
+              f"{(after['records'] - before['records'])}"
+              f" records in {after['commits'] - before['commits']} commits.")
     topics = ROUTES + "".join(f'[[topic]]\nname = "t{i}"\npartitions = 12\n' for i in range(19))
     with harness.Gateway(topics=topics) as gateway:
         time.sleep(2)  # idle means idle
