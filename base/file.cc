@@ -7,8 +7,6 @@
 
 #include <cerrno>
 #include <cstring>
-#include <fstream>
-#include <sstream>
 #include <vector>
 
 #include "base/text.h"
@@ -35,11 +33,16 @@ Error errno_error(std::string_view doing, int error_number) {
 }
 
 Result<std::string> read_file(const std::string& path) {
-  std::ifstream in(path, std::ios::binary);
-  if (!in) return tl::unexpected<Error>(errno_error(cat("reading ", path), errno));
-  std::ostringstream all;
-  all << in.rdbuf();
-  return std::move(all).str();
+  const UniqueFd fd(::open(path.c_str(), O_RDONLY | O_CLOEXEC));
+  std::string all;
+  for (;;) {
+    const std::size_t size = all.size();
+    all.resize(size + (1 << 16));
+    const ssize_t n = fd.valid() ? ::read(fd.get(), all.data() + size, all.size() - size) : -1;
+    if (n < 0) return tl::unexpected<Error>(errno_error(cat("reading ", path), errno));
+    all.resize(size + static_cast<std::size_t>(n));
+    if (n == 0) return all;
+  }
 }
 
 bool file_exists(const std::string& path) {

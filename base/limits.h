@@ -76,9 +76,13 @@ inline constexpr std::int64_t kPlausibleAheadMs = 86'400'000;
 // Keys choose partitions and become columns.
 inline constexpr std::size_t kKeyBytesMax = 4096;
 
+// Memory that one query of a technician may take in one value, and rows of a table on a terminal.
+inline constexpr int kQueryValueBytesMax = 64 * 1024 * 1024;
+inline constexpr std::size_t kQueryRowsMax = 100'000;
+
 // --- bridge --------------------------------------------------------------------------------
 inline constexpr std::size_t kBridgesMax = 16;
-// What is kept of an upstream's answer, for the log.
-inline constexpr std::size_t kReplyBytesMax = 4096;
+// What is read of an upstream's answer.
+inline constexpr std::size_t kReplyBytesMax = 64 * 1024;
 
 }  // namespace wayside::limits

@@ -4,6 +4,7 @@
 #include <zlib.h>
 
 #include <algorithm>
+#include <chrono>
 
 #include "base/file.h"
 #include "base/limits.h"
@@ -41,13 +42,26 @@ struct FreeList {
   void operator()(curl_slist* p) const { curl_slist_free_all(p); }
 };
 
-// What is kept of the answer; the rest of a long one is read and forgotten.
+// Of an answer this much is read; a longer one ends the request, and it is tried again.
 std::size_t keep_reply(char* data, std::size_t, std::size_t n, void* to) noexcept {
   auto& reply = *static_cast<std::string*>(to);
-  if (reply.size() < limits::kReplyBytesMax) {
-    reply.append(data, std::min(n, limits::kReplyBytesMax - reply.size()));
-  }
+  if (reply.size() + n > limits::kReplyBytesMax) return 0;
+  reply.append(data, n);
   return n;
+}
+
+// Bytes that went up are progress; those of the answer are not: an answer may take the timeout in
+// all, however it drips.
+struct Progress {
+  std::chrono::steady_clock::time_point since;
+  curl_off_t uploaded = 0;
+  std::int64_t timeout_ms = 0;
+};
+int watch(void* p, curl_off_t, curl_off_t, curl_off_t, curl_off_t uploaded) noexcept {
+  auto& progress = *static_cast<Progress*>(p);
+  const auto now = std::chrono::steady_clock::now();
+  if (uploaded > progress.uploaded) progress.uploaded = uploaded, progress.since = now;
+  return now - progress.since > std::chrono::milliseconds(progress.timeout_ms) ? 1 : 0;
 }
 
 Verdict verdict_of(long status) {
@@ -83,9 +97,9 @@ class HttpSink final : public Sink {
     curl_easy_setopt(e, CURLOPT_CONNECTTIMEOUT_MS,
                      std::min<long>(kConnectTimeoutMs, static_cast<long>(options_.timeout_ms)));
     // A dead link is one without progress; a slow one may take its time.
-    curl_easy_setopt(e, CURLOPT_LOW_SPEED_LIMIT, 1L);
-    curl_easy_setopt(e, CURLOPT_LOW_SPEED_TIME,
-                     static_cast<long>((options_.timeout_ms + 999) / 1000));
+    curl_easy_setopt(e, CURLOPT_NOPROGRESS, 0L);
+    curl_easy_setopt(e, CURLOPT_XFERINFOFUNCTION, watch);
+    curl_easy_setopt(e, CURLOPT_XFERINFODATA, &progress_);
     curl_easy_setopt(e, CURLOPT_TCP_KEEPALIVE, 1L);
     curl_easy_setopt(e, CURLOPT_QUICK_EXIT, 1L);  // a dead resolver must not hold up a stop
     curl_easy_setopt(e, CURLOPT_WRITEFUNCTION, keep_reply);
@@ -110,6 +124,7 @@ class HttpSink final : public Sink {
     curl_easy_setopt(e, CURLOPT_POSTFIELDS, body->data());
     curl_easy_setopt(e, CURLOPT_POSTFIELDSIZE_LARGE, static_cast<curl_off_t>(body->size()));
     reply_.clear();
+    progress_ = {std::chrono::steady_clock::now(), 0, options_.timeout_ms};
     const CURLcode code = perform(stop);
     curl_easy_setopt(e, CURLOPT_HTTPHEADER, nullptr);
     if (stop.stop_requested()) return {Verdict::stopped, "stopped", {}};
@@ -152,7 +167,7 @@ class HttpSink final : public Sink {
     int running = 1;
     while (running > 0 && !stop.stop_requested()) {
       if (curl_multi_perform(m, &running) != CURLM_OK) break;
-      if (running > 0) curl_multi_poll(m, nullptr, 0, 1000, nullptr);
+      if (running > 0) curl_multi_poll(m, nullptr, 0, 200, nullptr);
     }
     int left = 0;
     while (const CURLMsg* msg = curl_multi_info_read(m, &left)) {
@@ -166,7 +181,13 @@ class HttpSink final : public Sink {
     if (code != CURLE_OK) {
       const bool away = code == CURLE_COULDNT_CONNECT || code == CURLE_COULDNT_RESOLVE_HOST ||
                         code == CURLE_COULDNT_RESOLVE_PROXY;
-      return {away ? Verdict::unreachable : Verdict::retry, curl_easy_strerror(code), {}};
+      const std::string what =
+          code == CURLE_ABORTED_BY_CALLBACK
+              ? cat("no progress, or no whole answer, within ", options_.timeout_ms, " ms")
+          : code == CURLE_WRITE_ERROR
+              ? cat("an answer of more than ", limits::kReplyBytesMax, " bytes")
+              : std::string(curl_easy_strerror(code));
+      return {away ? Verdict::unreachable : Verdict::retry, what, {}};
     }
     long status = 0;
     curl_easy_getinfo(easy_.get(), CURLINFO_RESPONSE_CODE, &status);
@@ -175,6 +196,7 @@ class HttpSink final : public Sink {
     SinkReply reply{verdict_of(status), std::move(what), {}};
     curl_off_t seconds = 0;
     if (curl_easy_getinfo(easy_.get(), CURLINFO_RETRY_AFTER, &seconds) == CURLE_OK && seconds > 0) {
+      seconds = std::min<curl_off_t>(seconds, 86'400);
       reply.retry_after_ms = static_cast<std::int64_t>(seconds) * 1000;
     }
     return reply;
@@ -184,6 +206,7 @@ class HttpSink final : public Sink {
   std::unique_ptr<CURL, FreeEasy> easy_;
   std::unique_ptr<CURLM, FreeMulti> multi_;
   std::string reply_;
+  Progress progress_;
 };
 
 }  // namespace

@@ -140,11 +140,12 @@ const auto kKeys = std::to_array<Key>({
    "How long a batch that is not full waits for more.",
    [](C& c, const V& v) { c.bridges.back().linger_ms = v.number; }},
   {"bridge", "timeout", duration, "\"30s\"", false, 100, kHour, "",
-   "How long a request may make no progress before it is given up and tried again.",
+   "How long a request may make no progress, and how long its answer may take, before it is given "
+   "up and tried again.",
    [](C& c, const V& v) { c.bridges.back().timeout_ms = v.number; }},
   {"bridge", "retry_max", duration, "\"30s\"", false, 100, kDay, "",
-   "The longest pause between two tries. Pauses double from 0.5 s, with full jitter; it tries for "
-   "ever.",
+   "The longest pause between two tries, unless the upstream asks for a longer one by Retry-After "
+   "(up to an hour). Pauses double from 0.5 s, with full jitter; it tries for ever.",
    [](C& c, const V& v) { c.bridges.back().retry_max_ms = v.number; }},
   {"bridge", "gzip", boolean, "true", false, 0, 0, "",
    "Compress requests (Content-Encoding: gzip), about 8 times for JSON.",

@@ -12,7 +12,10 @@ int cmd_check(const CheckArgs& args) {
     return kExitOk;
   }
   auto loaded = load_config(args.config);
-  if (!loaded) return report(loaded.error());
+  if (!loaded) {
+    report(loaded.error());
+    return kExitConfiguration;
+  }
   const Plan plan = make_plan(loaded->config, loaded->problems);
   if (!loaded->problems.empty()) {
     std::fputs(problems_text(args.config, loaded->problems).c_str(), stderr);

@@ -1,5 +1,6 @@
 #include <cstdio>
 
+#include "base/limits.h"
 #include "base/text.h"
 #include "gateway/cli.h"
 #include "gateway/csv.h"
@@ -33,10 +34,16 @@ Status query(const QueryArgs& args) {
   std::vector<std::string> names;
   for (int c = 0; c < s.columns(); ++c) names.push_back(s.column_name(c));
   Table table(names);
-  if (args.format == Format::csv) std::printf("%s\n", csv_line(names).c_str());
+  // Printed when the snapshot has ended: a reader that pauses (less) must not pin it.
+  std::string out = args.format == Format::csv ? csv_line(names) + "\n" : "";
+  std::size_t rows = 0;
   for (;;) {
     WS_ASSIGN(const bool row, s.step());
     if (!row) break;
+    if (++rows > limits::kQueryRowsMax) {
+      return fail(ErrorCode::refused, cat("more than ", limits::kQueryRowsMax, " rows"),
+                  "ask for less, for example with LIMIT, or read the records with 'wayside read'");
+    }
     std::vector<std::string> cells;
     std::string json = "{";
     for (int c = 0; c < s.columns(); ++c) {
@@ -51,10 +58,12 @@ Status query(const QueryArgs& args) {
         cells.push_back(s.is_null(c) ? "-" : printable(text));
       }
     }
-    if (args.format == Format::json) std::printf("%s}\n", json.c_str());
-    if (args.format == Format::csv) std::printf("%s\n", csv_line(cells).c_str());
+    if (args.format == Format::json) out += json + "}\n";
+    if (args.format == Format::csv) out += csv_line(cells) + "\n";
     if (args.format == Format::table) table.add(std::move(cells));
   }
+  s.reset();
+  std::fputs(out.c_str(), stdout);
   if (args.format == Format::table) table.print();
   return {};
 }

@@ -28,7 +28,8 @@ void config_option(CLI::App* verb, std::string& path) {
 
 void listener_options(CLI::App* verb, std::string& host, int& port, int& qos) {
   verb->add_option("--host", host, "The listener's host; else as configured");
-  verb->add_option("-p,--port", port, "The listener's port; else as configured");
+  verb->add_option("-p,--port", port, "The listener's port; else as configured")
+      ->check(CLI::Range(1, 65535));
   verb->add_option("-q,--qos", qos, "QoS 0, 1 or 2")
       ->check(CLI::Range(0, 2))
       ->capture_default_str();
@@ -89,7 +90,8 @@ int main(int argc, char** argv) {
                    "partition), @-1h, @2026-11-22T08:00:00Z, @T1:T2 (by append time)");
   read->add_option("-p,--partition", read_args.partition, "Of this partition only");
   read->add_option("-k,--key", read_args.key, "Of this key only");
-  read->add_option("-n,--count", read_args.count, "At most so many records");
+  read->add_option("-n,--count", read_args.count, "At most so many records")
+      ->check(CLI::NonNegativeNumber);
   read->add_flag("-f,--follow", read_args.follow, "Go on with what comes");
   read->add_option("--format", read_args.format,
                    "table, json (a line each), csv or raw (the value)")
@@ -161,6 +163,10 @@ int main(int argc, char** argv) {
     app.parse(argc, argv);
   } catch (const CLI::ParseError& e) {
     return app.exit(e) == 0 ? kExitOk : kExitUsage;
+  }
+  // An export that did not fit is not done.
+  if (std::fflush(stdout) != 0 || std::ferror(stdout) != 0) {
+    code = report({ErrorCode::io, "the output could not be written whole", "is the disk full?"});
   }
   return code;
 }

@@ -18,6 +18,9 @@ class Planner {
 
   Plan make() {
     if (auto listen = parse_host_port(config_.mqtt.listen); !listen) add(0, listen.error());
+    if (config_.data_dir.empty() || config_.data_dir.find('\0') != std::string::npos) {
+      problems_.push_back({0, "data_dir is empty", "write the directory of the log"});
+    }
     if (config_.storage.budget_bytes != 0 && config_.storage.budget_bytes < (64 << 20)) {
       problems_.push_back({0, "storage.budget is too small for a log", "write at least \"64MiB\""});
     }
@@ -34,7 +37,7 @@ class Planner {
     for (const TopicConfig& t : config_.topics) {
       if (t.name.empty()) continue;  // reported as missing
       if (auto ok = check_topic_name(t.name); !ok) add(t.line, ok.error());
-      if (t.name == kQuarantineTopic) {
+      if (lower(t.name) == kQuarantineTopic) {
         problems_.push_back({t.line, "the topic 'quarantine' is the gateway's own",
                              "set its limits in [quarantine], and name this topic otherwise"});
       }

@@ -23,7 +23,12 @@ Result<std::unique_ptr<Engine>> Engine::open(const EngineOptions& options, const
   WS_TRY(ensure_schema(engine->db_, clock));
   WS_TRY(engine->prepare_statements());
   WS_TRY(engine->load());
-  WS_TRY(engine->start_epoch());
+  Status started = engine->start_epoch();
+  for (int i = 0; i < 3 && !started && started.error().code == ErrorCode::no_space; ++i) {
+    if (auto freed = engine->free_space(); !freed) return tl::unexpected<Error>(freed.error());
+    started = engine->start_epoch();
+  }
+  WS_TRY(std::move(started));
   engine->keep_ballast();
   return engine;
 }
@@ -58,7 +63,8 @@ Status Engine::open_database() {
   WS_TRY(db_.exec("PRAGMA temp_store=MEMORY"));
   WS_TRY(db_.exec("PRAGMA cache_size=-4096"));
   if (options_.budget_bytes > 0) {
-    WS_TRY(db_.exec(cat("PRAGMA max_page_count=", budget_pages())));
+    page_limit_ = budget_pages();
+    WS_TRY(db_.exec(cat("PRAGMA max_page_count=", page_limit_)));
   }
   return settle_wal();
 }
@@ -67,10 +73,15 @@ Status Engine::open_database() {
 // them would be lost with them. So before the first acknowledgement everything the WAL shows is
 // copied into the database, synced, and the WAL is emptied.
 Status Engine::settle_wal() {
-  WS_ASSIGN(const std::int64_t busy, db_.number("PRAGMA wal_checkpoint(TRUNCATE)"));
-  if (busy == 0 || !options_.vfs.empty()) return {};
-  // Somebody reads an old snapshot. The same bytes written again are dirty again, and synced.
-  logger_.warning("another program reads the database while it opens; its WAL is synced in place");
+  const auto busy = db_.number("PRAGMA wal_checkpoint(TRUNCATE)");
+  if (busy && *busy == 0) return {};
+  const bool full = !busy && busy.error().code == ErrorCode::no_space;
+  if (!busy && !full) return tl::unexpected<Error>(busy.error());
+  if (!options_.vfs.empty()) return {};
+  // Somebody reads an old snapshot, or the disk is full. The same bytes written again are dirty
+  // again, and synced.
+  logger_.warning(full ? "the disk is full while the log opens; its WAL is synced in place"
+                       : "another program reads the database; its WAL is synced in place");
   return rewrite_in_place_and_sync(options_.path + "-wal");
 }
 

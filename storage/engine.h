@@ -108,11 +108,14 @@ class Engine {
   [[nodiscard]] bool step(std::string_view what, const Result<bool>& result);
   [[nodiscard]] bool checkpoint();
   [[nodiscard]] Status drop_of_the_oldest_chain();
-  [[nodiscard]] Status drop_under_budget();
+  [[nodiscard]] Status drop_within_limit();
+  [[nodiscard]] Status limit_to_present_size();
   [[nodiscard]] std::int64_t budget_pages() const;
   [[nodiscard]] std::int64_t used_pages();
   [[nodiscard]] Result<bool> refresh_views();
   [[nodiscard]] Result<bool> learn_columns();
+  [[nodiscard]] static std::size_t expired_segments(const Chain& chain, std::int64_t now_ms,
+                                                    std::int64_t retention_ms);
   [[nodiscard]] bool time_is_steady();
   [[nodiscard]] bool over_budget();
   [[nodiscard]] std::int64_t segment_bytes_most() const;
@@ -128,6 +131,7 @@ class Engine {
   std::vector<std::size_t> chain_of_;  // by tp: place in chains_
   Positions positions_;
   bool views_stale_ = true, topic_views_stale_ = true;
+  std::int64_t page_limit_ = INT64_MAX;       // by the budget, or by a disk that was found full
   bool trusted_ = false;                      // the clock, in the running transaction
   std::map<TopicId, std::int64_t> learn_at_;  // records of a topic at which its columns are learnt
   std::int64_t append_ms_ = 0;                // of the running transaction

@@ -22,6 +22,8 @@ constexpr std::int64_t kSegmentAgeLeastMs = 60'000;
 constexpr std::int64_t kIndexRetryMs = 60'000;
 // With so many unused pages (4 MiB) in the database, it is not the database that is full.
 constexpr std::int64_t kFreePagesEnough = 1024;
+// What a roll and a drop may need beside what they give back.
+constexpr std::int64_t kPagesForADrop = 256;
 
 std::int64_t free_bytes(const std::string& path) {
   struct statvfs fs {};
@@ -116,11 +118,11 @@ bool Engine::is_full(std::size_t place) const {
   return stats.rows >= chain.segment_rows * times || stats.bytes >= bytes_most;
 }
 
-// Under a budget every chain must be able to close several segments long before it is used up.
+// Under a limit every chain must be able to close several segments long before it is used up.
 std::int64_t Engine::segment_bytes_most() const {
-  if (options_.budget_bytes == 0) return options_.segment_bytes;
+  if (page_limit_ == INT64_MAX) return options_.segment_bytes;
   const auto chains = static_cast<std::int64_t>(std::max<std::size_t>(chains_.size(), 1));
-  return std::min(options_.segment_bytes, budget_pages() * 4096 / (8 * chains));
+  return std::min(options_.segment_bytes, page_limit_ * 4096 / (8 * chains));
 }
 
 bool Engine::is_old(std::size_t place) const {
@@ -208,10 +210,14 @@ bool Engine::time_is_steady() {
   // At the start the newest record is the only witness: a clock far ahead of it may be right (a
   // long time without power) or wrong, so it is watched for a while first.
   if (first) {
-    std::int64_t newest = wall;
+    std::int64_t newest = INT64_MIN;
     for (std::size_t i = 0; i < chains_.size(); ++i) {
-      if (positions_.open[i].rows > 0) newest = positions_.open[i].max_append_ms;
+      if (positions_.open[i].rows > 0) newest = std::max(newest, positions_.open[i].max_append_ms);
+      if (!chains_[i].closed.empty()) {
+        newest = std::max(newest, chains_[i].closed.back().max_append_ms);
+      }
     }
+    if (newest == INT64_MIN) newest = wall;
     if (wall - newest > limits::kClockAheadMs) steady_since_ms_ = steady;
   }
   if (jumped) {
@@ -224,6 +230,22 @@ bool Engine::time_is_steady() {
          (steady_since_ms_ == INT64_MIN || steady - steady_since_ms_ >= limits::kClockJumpHoldMs);
 }
 
+// How many of the oldest closed segments have expired. Only trusted times count, and none of the
+// future, for that was a wrong clock; a segment without such a time is as old as the next that has
+// one. The first that is not old enough ends it: times need not rise, arrival does.
+std::size_t Engine::expired_segments(const Chain& chain, std::int64_t now_ms,
+                                     std::int64_t retention_ms) {
+  std::size_t expired = 0;
+  if (retention_ms == kForever) return 0;
+  for (std::size_t i = 0; i < chain.closed.size(); ++i) {
+    const ClosedSegment& s = chain.closed[i];
+    if (!s.clock_trusted || s.max_append_ms > now_ms) continue;
+    if (s.max_append_ms >= now_ms - retention_ms) break;
+    expired = i + 1;
+  }
+  return expired;
+}
+
 // At most one segment per chain and call.
 Result<bool> Engine::apply_retention(bool by_time) {
   bool dropped = false;
@@ -231,13 +253,7 @@ Result<bool> Engine::apply_retention(bool by_time) {
   for (std::size_t i = 0; i < chains_.size(); ++i) {
     Chain& chain = chains_[i];
     if (chain.closed.empty()) continue;
-    // The oldest has expired when a segment of trusted time, itself or a later one, has: what
-    // came before it is older, whatever an untrusted clock wrote into it.
-    const bool expired =
-        by_time && chain.retention_ms != kForever &&
-        std::any_of(chain.closed.begin(), chain.closed.end(), [&](const ClosedSegment& s) {
-          return s.clock_trusted && s.max_append_ms < now - chain.retention_ms;
-        });
+    const bool expired = by_time && expired_segments(chain, now, chain.retention_ms) > 0;
     std::int64_t bytes = positions_.open[i].bytes;
     for (const ClosedSegment& s : chain.closed) bytes += s.bytes;
     const bool too_many_bytes = chain.retention_bytes != kUnbounded &&
@@ -266,11 +282,9 @@ Result<bool> Engine::apply_topic_retention(std::int64_t now_ms) {
     const auto chain = std::find_if(chains_.begin(), chains_.end(),
                                     [&](const Chain& c) { return c.id == t.chain; });
     if (t.retention_ms == kForever || t.retention_ms == chain->retention_ms) continue;
-    std::int64_t through = -1;
-    for (const ClosedSegment& s : chain->closed) {
-      if (s.clock_trusted && s.max_append_ms < now_ms - t.retention_ms) through = s.segment;
-    }
-    if (through < 0) continue;
+    const std::size_t gone = expired_segments(*chain, now_ms, t.retention_ms);
+    if (gone == 0) continue;
+    const std::int64_t through = chain->closed[gone - 1].segment;
     WS_TRY(transaction([&] { return move_log_starts(t, through + 1); }));
     moved = moved || db_.changes() > 0;
   }
@@ -310,22 +324,29 @@ Status Engine::drop_oldest(std::size_t place, std::string_view why) {
 
 // A full disk, or a budget that is used up, in the order of what it costs.
 Status Engine::free_space() {
-  const bool by_budget = options_.budget_bytes > 0 && used_pages() + 256 >= budget_pages();
-  if (by_budget) return drop_under_budget();
+  if (used_pages() + kPagesForADrop >= page_limit_) return drop_within_limit();
   // The disk itself is full, perhaps of others' files. The WAL may only need its beginning back.
   if (file_size(options_.path + "-wal") > 0 && checkpoint()) return {};
   const std::string ballast = options_.path + ".ballast";
-  if (options_.vfs.empty() && ::unlink(ballast.c_str()) == 0) {
-    logger_.warning("the disk is full; the ballast file is given up");
-    return {};
-  }
+  const bool had_ballast = options_.vfs.empty() && ::unlink(ballast.c_str()) == 0;
   const auto unused = db_.number("PRAGMA freelist_count");
-  if (unused && *unused > kFreePagesEnough) {
+  if (!had_ballast && unused && *unused > kFreePagesEnough) {
     return fail(ErrorCode::no_space,
                 "the disk is full, and not of this log, which has unused pages of its own",
                 "free some space on this file system; dropping records would not help");
   }
-  return drop_of_the_oldest_chain();
+  // From now on the log lives within the pages it has, and the ballast's space is the WAL's: what
+  // it needs to drop old segments is never used up by new ones.
+  logger_.warning("the disk is full: the log grows no further and drops its oldest records");
+  (void)checkpoint();
+  WS_TRY(limit_to_present_size());
+  return drop_within_limit();
+}
+
+Status Engine::limit_to_present_size() {
+  WS_ASSIGN(const std::int64_t pages, db_.number("PRAGMA page_count"));
+  page_limit_ = std::min(page_limit_, pages);
+  return db_.exec(cat("PRAGMA max_page_count=", page_limit_));
 }
 
 // The chain whose oldest segment is the oldest of all gives it.
@@ -345,11 +366,11 @@ Status Engine::drop_of_the_oldest_chain() {
   return drop_oldest(oldest, "no space");
 }
 
-// At the budget even a roll has no room: it is lent some pages.
-Status Engine::drop_under_budget() {
+// At the limit even a roll has no room: it is lent some pages.
+Status Engine::drop_within_limit() {
   const bool none_closed =
       std::all_of(chains_.begin(), chains_.end(), [](const Chain& c) { return c.closed.empty(); });
-  WS_TRY(db_.exec(cat("PRAGMA max_page_count=", budget_pages() + 1024)));
+  WS_TRY(db_.exec(cat("PRAGMA max_page_count=", page_limit_ + kPagesForADrop)));
   Status status;
   if (none_closed) {
     std::size_t largest = 0;
@@ -359,7 +380,7 @@ Status Engine::drop_under_budget() {
     status = roll(largest);
   }
   if (status) status = drop_of_the_oldest_chain();
-  WS_TRY(db_.exec(cat("PRAGMA max_page_count=", budget_pages())));
+  WS_TRY(db_.exec(cat("PRAGMA max_page_count=", page_limit_)));
   return status;
 }
 
@@ -380,9 +401,10 @@ bool Engine::checkpoint() {
 }
 
 bool Engine::over_budget() {
-  if (options_.budget_bytes == 0) return false;
+  if (page_limit_ == INT64_MAX) return false;
   const std::int64_t used = used_pages();
-  if (used > budget_pages() - budget_pages() / 8) return true;
+  if (used > page_limit_ - page_limit_ / 8) return true;
+  if (options_.budget_bytes == 0) return false;
   // Within its pages, but with a WAL that cannot start anew: dropping records would not shrink it.
   const std::int64_t wal = file_size(options_.path + "-wal");
   if (used * 4096 + wal > options_.budget_bytes && !checkpoint()) {
@@ -395,6 +417,7 @@ bool Engine::over_budget() {
   return false;
 }
 
+// With room enough again, the ballast is made anew and a full disk's limit is lifted.
 void Engine::keep_ballast() {
   const std::string ballast = options_.path + ".ballast";
   if (!options_.vfs.empty() || file_exists(ballast) ||
@@ -403,7 +426,10 @@ void Engine::keep_ballast() {
   }
   if (auto made = write_ballast(ballast, limits::kBallastBytes); !made) {
     logger_.repeated(LogLevel::warning, "ballast", made.error().text());
+    return;
   }
+  page_limit_ = options_.budget_bytes > 0 ? budget_pages() : INT64_MAX;
+  (void)db_.exec(cat("PRAGMA max_page_count=", std::min<std::int64_t>(page_limit_, 4294967294)));
 }
 
 }  // namespace wayside

@@ -5,6 +5,7 @@
 #include <chrono>
 
 #include "base/check.h"
+#include "base/limits.h"
 #include "base/text.h"
 
 namespace wayside {
@@ -189,11 +190,17 @@ Status Database::exec(const std::string& sql) {
 Result<Statement> Database::prepare(std::string_view sql, bool kept) {
   Statement s;
   sqlite3_stmt* raw = nullptr;
+  const char* tail = nullptr;
   const int rc = sqlite3_prepare_v3(db_.get(), sql.data(), static_cast<int>(sql.size()),
-                                    kept ? SQLITE_PREPARE_PERSISTENT : 0U, &raw, nullptr);
+                                    kept ? SQLITE_PREPARE_PERSISTENT : 0U, &raw, &tail);
   if (rc != SQLITE_OK) return failed(db_.get(), rc, sql.substr(0, 60));
   if (raw == nullptr) return fail(ErrorCode::invalid_argument, "there is no SQL statement");
   s.stmt_.reset(raw);
+  const std::string_view rest = sql.substr(static_cast<std::size_t>(tail - sql.data()));
+  if (rest.find_first_not_of(" \t\r\n;") != std::string_view::npos) {
+    return fail(ErrorCode::invalid_argument, "there is more than one SQL statement",
+                "give them one by one");
+  }
   return s;
 }
 
@@ -221,6 +228,7 @@ void Database::stop_after(std::int64_t ms) {
 }
 
 void Database::forbid_changes() {
+  sqlite3_limit(db_.get(), SQLITE_LIMIT_LENGTH, limits::kQueryValueBytesMax);
   sqlite3_set_authorizer(
       db_.get(),
       [](void*, int action, const char* name, const char* value, const char*,
