@@ -160,7 +160,7 @@ Result<bool> Engine::maintain() {
     if (step("columns", learn_columns())) return true;
     keep_ballast();
   }
-  if (views_stale_ && step("views", refresh_views())) return true;
+  if (views_stale_ && now >= views_not_before_ms_ && step("views", refresh_views())) return true;
   if (now < index_not_before_ms_) return false;
   auto built = build_one_index();
   if (!built) index_not_before_ms_ = now + kIndexRetryMs;
@@ -417,11 +417,14 @@ bool Engine::over_budget() {
   return false;
 }
 
-// With room enough again, the ballast is made anew and a full disk's limit is lifted.
+// With room enough again, the ballast is made anew and a full disk's limit is lifted. Without one,
+// the log stops growing while there is still room for a WAL.
 void Engine::keep_ballast() {
   const std::string ballast = options_.path + ".ballast";
-  if (!options_.vfs.empty() || file_exists(ballast) ||
-      free_bytes(options_.path) < 4 * limits::kBallastBytes) {
+  if (!options_.vfs.empty() || file_exists(ballast)) return;
+  const std::int64_t room = free_bytes(options_.path);
+  if (room < 3 * limits::kBallastBytes) {
+    if (room < limits::kBallastBytes / 2) (void)limit_to_present_size();
     return;
   }
   if (auto made = write_ballast(ballast, limits::kBallastBytes); !made) {

@@ -102,7 +102,7 @@ Status write_topic_view(Database& db, const Topic& topic) {
 }
 
 Result<bool> Engine::refresh_views() {
-  views_stale_ = false;  // a failure is tried again at the next roll, not in a loop
+  views_stale_ = false;
   const auto status = transaction([&]() -> Status {
     for (const Chain& c : chains_) WS_TRY(write_chain_view(db_, c.id));
     // A topic's view names its chain's, so a roll does not change it.
@@ -112,6 +112,8 @@ Result<bool> Engine::refresh_views() {
   });
   if (status) topic_views_stale_ = false;
   if (!status) {
+    views_stale_ = true;  // tried again with the next round of maintenance, not in a loop
+    views_not_before_ms_ = clock_.steady_ms() + 1000;
     logger_.repeated(LogLevel::warning, "views",
                      cat("the views for sqlite3 could not be renewed: ", status.error().text()));
   }
