@@ -44,9 +44,13 @@ build_and_test() {
 stage() {
   case "$1" in
     dev) build_and_test dev ;;
-    # The crash and storage tests under sanitizers; the end-to-end ones with a sanitized program.
-    asan) ASAN_OPTIONS=detect_leaks=1 build_and_test asan -LE slow ;;
-    tsan) TSAN_OPTIONS="halt_on_error=1 suppressions=$PWD/tests/tsan.supp" build_and_test tsan -LE slow ;;
+    # All tests again under sanitizers, the end-to-end ones with a sanitized program, whose memory
+    # is a multiple.
+    asan)
+      ASAN_OPTIONS=detect_leaks=1:quarantine_size_mb=4 MEMORY_FACTOR=4 build_and_test asan -E tidy ;;
+    tsan)
+      TSAN_OPTIONS="halt_on_error=1 suppressions=$PWD/tests/tsan.supp" MEMORY_FACTOR=8 \
+        build_and_test tsan -E tidy ;;
     arm64) cmake/packages.sh arm64 && build_and_test arm64 -L unit ;;
     *) echo "test.sh: no stage '$1'; there are: dev asan tsan arm64" >&2; return 2 ;;
   esac
