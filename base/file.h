@@ -1,6 +1,7 @@
 // Files and descriptors. Thread: pure functions; a UniqueFd has one owner.
 #pragma once
 
+#include <cstdint>
 #include <string>
 #include <string_view>
 #include <utility>
@@ -30,6 +31,8 @@ class UniqueFd {
 [[nodiscard]] Error errno_error(std::string_view doing, int error_number);
 [[nodiscard]] Result<std::string> read_file(const std::string& path);
 [[nodiscard]] bool file_exists(const std::string& path);
+// The file's inode number, or 0 when there is none.
+[[nodiscard]] std::uint64_t file_inode(const std::string& path);
 // Bytes of the file, or 0 when there is none.
 [[nodiscard]] std::int64_t file_size(const std::string& path);
 // Writes the file's own bytes over themselves and syncs it. After a failed sync the kernel may

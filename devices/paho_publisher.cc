@@ -37,6 +37,7 @@ struct PahoPublisher::Impl {
 
   PublisherOptions options;
   mqtt::async_client client;
+  mqtt::token_ptr connecting;
   std::deque<mqtt::delivery_token_ptr> waiting;
   std::int64_t acknowledged = 0;
 };
@@ -50,7 +51,7 @@ PahoPublisher::~PahoPublisher() {
   }
 }
 
-Result<std::unique_ptr<PahoPublisher>> PahoPublisher::connect(const PublisherOptions& o) {
+Result<std::unique_ptr<PahoPublisher>> PahoPublisher::begin(const PublisherOptions& o) {
   try {
     auto impl = std::make_unique<Impl>(o);
     mqtt::connect_options options;
@@ -64,12 +65,20 @@ Result<std::unique_ptr<PahoPublisher>> PahoPublisher::connect(const PublisherOpt
     options.set_max_inflight(o.in_flight_most);
     options.set_keep_alive_interval(30);
     options.set_connect_timeout(std::chrono::seconds((o.timeout_ms + 999) / 1000));
-    if (!impl->client.connect(options)->wait_for(impl->timeout())) {
-      return Impl::failed(cat("connecting to ", o.host, ":", o.port), "no answer");
-    }
+    impl->connecting = impl->client.connect(options);
     return std::unique_ptr<PahoPublisher>(new PahoPublisher(std::move(impl)));
   } catch (const std::exception& e) {
     return Impl::failed(cat("connecting to ", o.host, ":", o.port), e.what());
+  }
+}
+
+Status PahoPublisher::wait_connected() {
+  const std::string doing = cat("connecting to ", impl_->options.host, ":", impl_->options.port);
+  try {
+    if (impl_->connecting->wait_for(impl_->timeout())) return {};
+    return Impl::failed(doing, "no answer");
+  } catch (const std::exception& e) {
+    return Impl::failed(doing, e.what());
   }
 }
 

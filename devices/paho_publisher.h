@@ -22,7 +22,9 @@ struct PublisherOptions {
 
 class PahoPublisher {
  public:
-  [[nodiscard]] static Result<std::unique_ptr<PahoPublisher>> connect(const PublisherOptions& o);
+  // Begins to connect; several may do so at once.
+  [[nodiscard]] static Result<std::unique_ptr<PahoPublisher>> begin(const PublisherOptions& o);
+  [[nodiscard]] Status wait_connected();
   ~PahoPublisher();
 
   // Sends; waits only when the window is full.

@@ -15,7 +15,8 @@ Result<std::int64_t> publish(const PublishArgs& args) {
   options.port = at.port;
   options.client_id = args.client_id;
   options.v311 = args.v311;
-  WS_ASSIGN(auto client, PahoPublisher::connect(options));
+  WS_ASSIGN(auto client, PahoPublisher::begin(options));
+  WS_TRY(client->wait_connected());
   if (!args.lines) {
     WS_TRY(client->publish(args.topic, args.message, args.qos));
     return client->drain();

@@ -28,9 +28,10 @@ Status simulate(const SimulateArgs& args, std::uint32_t seed) {
     options.host = at.host;
     options.port = at.port;
     options.client_id = cat("simulated-", seed, "-", i);
-    WS_ASSIGN(auto client, PahoPublisher::connect(options));
+    WS_ASSIGN(auto client, PahoPublisher::begin(options));
     clients.push_back(std::move(client));
   }
+  for (const auto& client : clients) WS_TRY(client->wait_connected());
   Fleet fleet(args.trucks, seed);
   const SystemClock clock;
   const auto start = steady_clock::now();

@@ -254,15 +254,18 @@ void MqttConnection::submit_batch() {
   if (batch_.ops.empty() && held == acks_at_submit_) return;
   if (held > acks_at_submit_) hub_.pace.reading_came(*pace_, steady_us());
   acks_at_submit_ = held;
-  hub_.take_counts(batch_.ops);
+  auto counts = hub_.take_counts(batch_.ops);
   pending_bytes_ += batch_bytes_;
   hub_.pending_bytes += batch_bytes_;
   ++hub_.outstanding;
   hub_.submitted_since_flush = true;
   batch_.done = [self = shared_from_this(), io = socket_.get_executor(), ticket = ticket_++,
-                 bytes = std::exchange(batch_bytes_, 0)](Batch&, const Status& status) {
-    asio::post(
-        io, [self, ok = status.has_value(), ticket, bytes] { self->committed(ok, ticket, bytes); });
+                 bytes = std::exchange(batch_bytes_, 0),
+                 counts = std::move(counts)](Batch&, const Status& status) {
+    asio::post(io, [self, ok = status.has_value(), ticket, bytes, counts] {
+      if (!ok) self->hub_.put_back(counts);
+      self->committed(ok, ticket, bytes);
+    });
   };
   hub_.sink.submit(std::exchange(batch_, Batch{}));
 }

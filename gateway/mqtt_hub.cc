@@ -51,9 +51,13 @@ bool PaceKeeper::commit_now(std::int64_t now_us) {
   return hungry_waiting_ > 0 && expected_ == 0;
 }
 
-void MqttHub::take_counts(std::vector<Op>& ops) {
-  for (auto& [name, n] : counts) ops.emplace_back(Count{name, n});
-  counts.clear();
+std::map<std::string, std::int64_t> MqttHub::take_counts(std::vector<Op>& ops) {
+  for (const auto& [name, n] : counts) ops.emplace_back(Count{name, n});
+  return std::exchange(counts, {});
+}
+
+void MqttHub::put_back(const std::map<std::string, std::int64_t>& taken) {
+  for (const auto& [name, n] : taken) count(name, n);
 }
 
 void MqttHub::consider_commit() {
@@ -75,7 +79,7 @@ void MqttHub::publish_will(const std::string& client_id, const mqtt::Will& will)
   if (made.quarantined != nullptr) count(cat("quarantined.", made.quarantined));
   Batch batch;
   batch.ops.emplace_back(std::move(made.append));
-  take_counts(batch.ops);
+  (void)take_counts(batch.ops);
   sink.submit(std::move(batch));
 }
 

@@ -85,7 +85,8 @@ struct MqttHub {
 
   // Something is refused, set aside or ended: counted, and stored with the next batch.
   void count(const std::string& name, std::int64_t n = 1) { counts[name] += n; }
-  void take_counts(std::vector<Op>& ops);
+  [[nodiscard]] std::map<std::string, std::int64_t> take_counts(std::vector<Op>& ops);
+  void put_back(const std::map<std::string, std::int64_t>& taken);
   // Asks for a commit if nobody else is worth waiting for.
   void consider_commit();
   // Publishes a client's will as a reading; at once, or after its delay.

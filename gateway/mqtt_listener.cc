@@ -125,8 +125,12 @@ struct MqttListener::Impl {
   void store_counts(std::int64_t now) {
     counts_stored = now;
     Batch batch;
-    hub.take_counts(batch.ops);
-    if (!batch.ops.empty()) hub.sink.submit(std::move(batch));
+    auto taken = hub.take_counts(batch.ops);
+    if (batch.ops.empty()) return;
+    batch.done = [this, taken = std::move(taken)](Batch&, const Status& status) {
+      if (!status) asio::post(io, [this, taken] { hub.put_back(taken); });
+    };
+    hub.sink.submit(std::move(batch));
   }
 
   void begin_stop() {

@@ -29,6 +29,7 @@ Result<std::unique_ptr<Engine>> Engine::open(const EngineOptions& options, const
     started = engine->start_epoch();
   }
   WS_TRY(std::move(started));
+  engine->inode_ = file_inode(options.path);
   engine->keep_ballast();
   return engine;
 }
@@ -231,6 +232,12 @@ Status Engine::start_epoch() {
 }
 
 Status Engine::begin() {
+  // Into a file that has lost its name one could write for ever, and acknowledge what no start
+  // will find again.
+  if (options_.vfs.empty() && file_inode(options_.path) != inode_) {
+    return fail(ErrorCode::io, cat(options_.path, " was removed or replaced under the gateway"),
+                "stop the gateway; put the file back, or let it make a new log at its next start");
+  }
   trusted_ = clock_.trusted();
   for (std::size_t i = 0; i < chains_.size(); ++i) {
     if (chains_[i].clock_trusted == trusted_) continue;

@@ -131,6 +131,7 @@ class Engine {
   std::vector<std::size_t> chain_of_;  // by tp: place in chains_
   Positions positions_;
   bool views_stale_ = true, topic_views_stale_ = true;
+  std::uint64_t inode_ = 0;  // of the database that was opened
   std::int64_t page_limit_ = INT64_MAX;       // by the budget, or by a disk that was found full
   bool trusted_ = false;                      // the clock, in the running transaction
   std::map<TopicId, std::int64_t> learn_at_;  // records of a topic at which its columns are learnt

@@ -364,6 +364,15 @@ TEST_F(EngineTest, ADatabaseOfANewerVersionIsLeftUntouched) {
   EXPECT_EQ(must(read_file(options.path)), before);
 }
 
+TEST_F(EngineTest, NothingIsAcknowledgedIntoAFileThatWasRemoved) {
+  open();
+  append(1);
+  std::filesystem::remove(options.path);
+  const auto refused = commit(*engine, {reading(tp(), "k", "v")});
+  ASSERT_FALSE(refused);
+  EXPECT_NE(refused.error().what.find("removed"), std::string::npos);
+}
+
 TEST_F(EngineTest, ADatabaseOfAnotherProgramIsLeftUntouched) {
   {
     Database db = must(Database::open(dir / "wayside.db", OpenMode::read_write_create));
