@@ -118,7 +118,8 @@ class TakeOver(WireCase):
         loser, winner = self.wire(), self.wire()
         loser.send(connect_packet(self.id_, V5, clean=False, properties=expiry(0)))
         winner.send(connect_packet(self.id_, V5, clean=False, properties=expiry(100)))
-        self.assertEqual(winner.read()[2][:2], b"\x01\0")
+        # Present, unless the loser was answered after all: then its end has ended the session.
+        self.assertIn(winner.read()[2][:2], (b"\x01\0", b"\0\0"))
         loser.expect_close()
         winner.send(self.publish("once", 2, 7, V5))
         self.assertEqual(winner.read(), (PUBREC, 0, two(7)))
