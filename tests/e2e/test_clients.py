@@ -31,6 +31,9 @@ class Clients(unittest.TestCase):
         wait_for(lambda: value in self.gateway.values("raw"), f"{value} is stored")
         self.assertEqual(self.gateway.values("raw").count(value), 1)
 
+    def server(self):
+        return ["-h", "127.0.0.1", "-p", str(self.gateway.port)]
+
     def matrix(self):
         return [(version, qos) for version in (4, 5) for qos in (0, 1, 2)]
 
@@ -38,14 +41,14 @@ class Clients(unittest.TestCase):
         self.assertTrue(shutil.which("mosquitto_pub"), "install mosquitto-clients")
         for version, qos in self.matrix():
             value = f"mosquitto-{version}-{qos}"
-            subprocess.run(["mosquitto_pub", "-h", "127.0.0.1", "-p", str(self.gateway.port), "-t", "raw/x",
+            subprocess.run(["mosquitto_pub", *self.server(), "-t", "raw/x",
                             "-m", value, "-q", str(qos),
                             "-V", "mqttv5" if version == 5 else "mqttv311"],
                            check=True, timeout=20)
             self.expect(value)
 
     def test_mosquitto_sub_is_told_that_there_is_nothing_to_subscribe(self):
-        done = subprocess.run(["mosquitto_sub", "-h", "127.0.0.1", "-p", str(self.gateway.port), "-t", "raw/#"],
+        done = subprocess.run(["mosquitto_sub", *self.server(), "-t", "raw/#"],
                               capture_output=True, text=True, timeout=20)
         self.assertIn("denied", done.stderr + done.stdout)
 
