@@ -1,6 +1,7 @@
 #include "bridge/http_sink.h"
 
 #include <curl/curl.h>
+#include <sys/socket.h>
 #include <zlib.h>
 
 #include <algorithm>
@@ -14,6 +15,7 @@ namespace wayside {
 namespace {
 
 constexpr int kConnectTimeoutMs = 10'000;
+constexpr int kSendBufferBytes = 32 * 1024;
 
 Result<std::string> gzipped(const std::string& in) {
   z_stream z{};
@@ -32,6 +34,13 @@ Result<std::string> gzipped(const std::string& in) {
   return out;
 }
 
+// What lies in the kernel's send buffer counts as sent: on a slow link that must not be much.
+int bound_send_buffer(void*, curl_socket_t socket, curlsocktype) noexcept {
+  const int bytes = kSendBufferBytes;
+  ::setsockopt(socket, SOL_SOCKET, SO_SNDBUF, &bytes, sizeof bytes);
+  return CURL_SOCKOPT_OK;
+}
+
 struct FreeEasy {
   void operator()(CURL* p) const { curl_easy_cleanup(p); }
 };
@@ -42,7 +51,7 @@ struct FreeList {
   void operator()(curl_slist* p) const { curl_slist_free_all(p); }
 };
 
-// Of an answer this much is read; a longer one ends the request, and it is tried again.
+// Of an answer this much is read; a longer one ends the request: its status has been seen by then.
 std::size_t keep_reply(char* data, std::size_t, std::size_t n, void* to) noexcept {
   auto& reply = *static_cast<std::string*>(to);
   if (reply.size() + n > limits::kReplyBytesMax) return 0;
@@ -97,6 +106,7 @@ class HttpSink final : public Sink {
     curl_easy_setopt(e, CURLOPT_CONNECTTIMEOUT_MS,
                      std::min<long>(kConnectTimeoutMs, static_cast<long>(options_.timeout_ms)));
     // A dead link is one without progress; a slow one may take its time.
+    curl_easy_setopt(e, CURLOPT_SOCKOPTFUNCTION, bound_send_buffer);
     curl_easy_setopt(e, CURLOPT_NOPROGRESS, 0L);
     curl_easy_setopt(e, CURLOPT_XFERINFOFUNCTION, watch);
     curl_easy_setopt(e, CURLOPT_XFERINFODATA, &progress_);
@@ -178,7 +188,10 @@ class HttpSink final : public Sink {
   }
 
   SinkReply judge(CURLcode code) {
-    if (code != CURLE_OK) {
+    long status = 0;
+    curl_easy_getinfo(easy_.get(), CURLINFO_RESPONSE_CODE, &status);
+    const bool too_long = code == CURLE_WRITE_ERROR && status != 0;
+    if (code != CURLE_OK && !too_long) {
       const bool away = code == CURLE_COULDNT_CONNECT || code == CURLE_COULDNT_RESOLVE_HOST ||
                         code == CURLE_COULDNT_RESOLVE_PROXY;
       const std::string what =
@@ -189,8 +202,6 @@ class HttpSink final : public Sink {
               : std::string(curl_easy_strerror(code));
       return {away ? Verdict::unreachable : Verdict::retry, what, {}};
     }
-    long status = 0;
-    curl_easy_getinfo(easy_.get(), CURLINFO_RESPONSE_CODE, &status);
     std::string what = cat("HTTP ", status);
     if (!reply_.empty()) what += ": " + printable(std::string_view(reply_).substr(0, 200));
     SinkReply reply{verdict_of(status), std::move(what), {}};

@@ -26,7 +26,8 @@ Status query(const QueryArgs& args) {
     Error e = std::move(prepared).error();
     if (e.hint.empty()) {
       e.hint =
-          "each topic is a view of its name; try: SELECT name FROM sqlite_schema WHERE type='view'";
+          "each topic is a view of its name; its columns are learnt within a second "
+          "of its first readings. Try: SELECT name FROM sqlite_schema WHERE type='view'";
     }
     return tl::unexpected<Error>(std::move(e));
   }

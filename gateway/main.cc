@@ -95,11 +95,13 @@ int main(int argc, char** argv) {
   read->add_flag("-f,--follow", read_args.follow, "Go on with what comes");
   read->add_option("--format", read_args.format,
                    "table, json (a line each), csv or raw (the value)")
-      ->transform(CLI::CheckedTransformer(kFormats));
+      ->transform(CLI::CheckedTransformer(kFormats).description(""))
+      ->type_name("FORMAT");
   read->add_flag_callback(
       "--json", [&] { read_args.format = Format::json; }, "Short for --format json");
   read->footer(
-      "Examples:\n  wayside read truck_gps -o -10\n  wayside read truck_gps -o @-1h -k truck-007 "
+      "Examples (with -c FILE, or the default file):\n  wayside read truck_gps -o -10\n  wayside "
+      "read truck_gps -o @-1h -k truck-007 "
       "--json\n  wayside read truck_gps -o end --follow");
   read->callback([&] { code = cmd_read(read_args); });
 
@@ -110,7 +112,8 @@ int main(int argc, char** argv) {
   std::string timeout = "10s";
   query->add_option("--timeout", timeout, "A time limit")->capture_default_str();
   query->add_option("--format", query_args.format, "table, json (a line each) or csv")
-      ->transform(CLI::CheckedTransformer(kFormats));
+      ->transform(CLI::CheckedTransformer(kFormats).description(""))
+      ->type_name("FORMAT");
   query->add_flag_callback(
       "--json", [&] { query_args.format = Format::json; }, "Short for --format json");
   query->footer(
@@ -159,6 +162,9 @@ int main(int argc, char** argv) {
   simulate->add_option("--seed", simulate_args.seed, "For the same tracks again");
   simulate->callback([&] { code = cmd_simulate(simulate_args); });
 
+  for (CLI::App* verb : app.get_subcommands({})) {
+    verb->footer(verb->get_footer() + (verb->get_footer().empty() ? "" : "\n\n") + kExitCodes);
+  }
   try {
     app.parse(argc, argv);
   } catch (const CLI::ParseError& e) {

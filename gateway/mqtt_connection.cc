@@ -195,6 +195,7 @@ void MqttConnection::session_opened(bool ok, const OpenSession& opened) {
   if (expiry_capped_) properties.session_expiry_s = session_expiry_s_;
   properties.assigned_client_id = assigned_client_id_;
   if (!session_.accept({opened.present, opened.qos2_ids}, properties)) return end(false);
+  accepted_ = true;
   last_input_ms_ = hub_.clock.steady_ms();
   pump();
 }
@@ -391,7 +392,7 @@ void MqttConnection::end(bool publish_will) {
     const auto it = hub_.clients.find(client_id_);
     if (it != hub_.clients.end() && it->second.lock().get() == this) hub_.clients.erase(it);
   }
-  if (publish_will && will_) {
+  if (publish_will && will_ && accepted_) {
     const std::int64_t delay_s = std::min<std::int64_t>(will_->delay_s, session_expiry_s_);
     hub_.leave_will(client_id_, *will_, delay_s * 1000);
   }

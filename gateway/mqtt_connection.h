@@ -73,6 +73,7 @@ class MqttConnection : public std::enable_shared_from_this<MqttConnection> {
   bool opening_session_ = false;
   bool ended_ = false;  // no more events from the session
   bool registered_ = false;
+  bool accepted_ = false;    // its CONNACK was made: from then on it has a will
   bool was_paused_ = false;  // a bound stopped the reading; the tick looks whether it is over
   bool failed_ = false;      // a commit failed: nothing more is acknowledged here
   std::int64_t accepted_ms_, last_input_ms_, last_output_ms_, closing_since_ms_ = 0;

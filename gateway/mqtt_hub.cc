@@ -79,7 +79,6 @@ void MqttHub::publish_will(const std::string& client_id, const mqtt::Will& will)
   if (made.quarantined != nullptr) count(cat("quarantined.", made.quarantined));
   Batch batch;
   batch.ops.emplace_back(std::move(made.append));
-  (void)take_counts(batch.ops);
   sink.submit(std::move(batch));
 }
 

@@ -18,7 +18,8 @@ std::optional<std::int64_t> parse_time(std::string_view s, std::int64_t now_ms) 
 // Where the colon between two times stands: RFC 3339 times hold colons of their own.
 std::size_t between_times(std::string_view s, std::int64_t now_ms) {
   for (std::size_t at = s.find(':'); at != std::string_view::npos; at = s.find(':', at + 1)) {
-    const std::string_view right = s.substr(at + 1);
+    std::string_view right = s.substr(at + 1);
+    if (right.starts_with('@')) right.remove_prefix(1);
     if (parse_time(s.substr(0, at), now_ms) &&
         (right.empty() || right == "end" || parse_time(right, now_ms))) {
       return at;
@@ -46,7 +47,9 @@ Result<ReadRange> parse_range(std::string_view text, std::int64_t now_ms) {
     if (!from) return wrong();
     ReadRange r{Kind::times, *from, {}};
     if (colon != std::string_view::npos && times.substr(colon + 1) != "end") {
-      r.to = parse_time(times.substr(colon + 1), now_ms);
+      std::string_view end = times.substr(colon + 1);
+      if (end.starts_with('@')) end.remove_prefix(1);
+      r.to = parse_time(end, now_ms);
     }
     return r;
   }

@@ -264,6 +264,7 @@ Status Engine::commit(std::span<Batch> group) {
     return {};
   };
   Status status = finish(apply_all());
+  if (status) checkpointed_ = false;
   if (!status) {
     positions_ = before;
     for (const auto& source : resolved_) source->id = 0;

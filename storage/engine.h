@@ -132,6 +132,7 @@ class Engine {
   Positions positions_;
   bool views_stale_ = true, topic_views_stale_ = true;
   std::uint64_t inode_ = 0;  // of the database that was opened
+  bool checkpointed_ = false;  // to make room, and no commit has succeeded since
   std::int64_t page_limit_ = INT64_MAX;       // by the budget, or by a disk that was found full
   bool trusted_ = false;                      // the clock, in the running transaction
   std::map<TopicId, std::int64_t> learn_at_;  // records of a topic at which its columns are learnt

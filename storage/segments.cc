@@ -22,6 +22,7 @@ constexpr std::int64_t kSegmentAgeLeastMs = 60'000;
 constexpr std::int64_t kIndexRetryMs = 60'000;
 // With so many unused pages (4 MiB) in the database, it is not the database that is full.
 constexpr std::int64_t kFreePagesEnough = 1024;
+constexpr std::int64_t kPagesLeast = 1024;
 // What a roll and a drop may need beside what they give back.
 constexpr std::int64_t kPagesForADrop = 256;
 
@@ -326,7 +327,11 @@ Status Engine::drop_oldest(std::size_t place, std::string_view why) {
 Status Engine::free_space() {
   if (used_pages() + kPagesForADrop >= page_limit_) return drop_within_limit();
   // The disk itself is full, perhaps of others' files. The WAL may only need its beginning back.
-  if (file_size(options_.path + "-wal") > 0 && checkpoint()) return {};
+  // Only once: if no commit succeeds after it, it was not that.
+  if (!checkpointed_ && file_size(options_.path + "-wal") > 0 && checkpoint()) {
+    checkpointed_ = true;
+    return {};
+  }
   const std::string ballast = options_.path + ".ballast";
   const bool had_ballast = options_.vfs.empty() && ::unlink(ballast.c_str()) == 0;
   const auto unused = db_.number("PRAGMA freelist_count");
@@ -345,7 +350,8 @@ Status Engine::free_space() {
 
 Status Engine::limit_to_present_size() {
   WS_ASSIGN(const std::int64_t pages, db_.number("PRAGMA page_count"));
-  page_limit_ = std::min(page_limit_, pages);
+  // Not so small that what is acknowledged would be dropped at once.
+  page_limit_ = std::min(page_limit_, std::max(pages, kPagesLeast));
   return db_.exec(cat("PRAGMA max_page_count=", page_limit_));
 }
 

@@ -6,7 +6,7 @@ each batch once by its Idempotency-Key, and answers 200 only when the batch is s
 
 The store has one line a batch: {"key": "...", "records": [...]}. For tests, the file given with
 --mode says at each request how to behave: ok, 500, hang, close (in mid-reply), 401, 413:N (more
-than N records), poison:TEXT (400 when TEXT is in the body).
+than N records), poison:TEXT (400 when TEXT is in the body), long (200, and 240 KB).
 """
 
 import argparse
@@ -82,7 +82,7 @@ def make_handler(store, mode_path):
                 self.reply(int(name), "as the test wishes")
             else:
                 store.add(self.headers["Idempotency-Key"], body)
-                self.reply(200, "ok")
+                self.reply(200, "ok" if name != "long" else "a long page " * 20_000)
 
         def log_message(self, *args):
             pass

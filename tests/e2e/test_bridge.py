@@ -135,6 +135,13 @@ class Bridge(unittest.TestCase):
         values = [r["value"] for r in self.receiver.records()]
         self.assertEqual(len(values), len(set(values)))
 
+    def test_a_long_answer_is_judged_by_its_status(self):
+        self.receiver.mode("long")
+        gateway = self.gateway()
+        publish(gateway, ["v0", "v1"])
+        self.arrived(2)
+        wait_for(lambda: gateway.status()["bridges"][0]["unsent"] == 0, "it is settled")
+
     def test_a_batch_that_is_too_large_is_cut(self):
         self.receiver.mode("413:7")
         gateway = self.gateway()

@@ -146,6 +146,7 @@ class Kill(unittest.TestCase):
             self.assertEqual(wire.read()[0], 13)  # PINGRESP: the PUBREL before it was taken
             wire.close()
             gateway.kill()
+            gateway.edit('linger = "10s"', 'linger = "5ms"')
             gateway.start()
             wire = Wire(gateway.port)
             present, _, _ = wire.connect("pump", 5, clean=False, properties=b"\x11\x00\x00\x0e\x10")
