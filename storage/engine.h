@@ -141,8 +141,7 @@ class Engine {
   std::int64_t added_sources_ = 0;                 // of the running transaction
   std::vector<std::shared_ptr<Source>> resolved_;  // of the running transaction
   std::int64_t last_step_ms_ = INT64_MIN / 2;      // steady
-  std::int64_t views_not_before_ms_ = 0;           // steady; after a failure
-  std::int64_t index_not_before_ms_ = 0;           // steady; after a failure
+  std::int64_t views_not_before_ms_ = 0, index_not_before_ms_ = 0;  // steady; after a failure
   std::int64_t anchor_wall_ms_ = 0, anchor_steady_ms_ = 0, steady_since_ms_ = INT64_MIN;
   Statement begin_, commit_, rollback_, find_source_, add_source_, add_qos2_, remove_qos2_,
       commit_offset_, count_;
