@@ -424,13 +424,13 @@ bool Engine::over_budget() {
 }
 
 // With room enough again, the ballast is made anew and a full disk's limit is lifted. Without one,
-// the log stops growing while there is still room for a WAL.
+// also after a start, the log does not grow into the room that its WAL needs.
 void Engine::keep_ballast() {
   const std::string ballast = options_.path + ".ballast";
   if (!options_.vfs.empty() || file_exists(ballast)) return;
   const std::int64_t room = free_bytes(options_.path);
   if (room < 3 * limits::kBallastBytes) {
-    if (room < limits::kBallastBytes / 2) (void)limit_to_present_size();
+    (void)limit_to_present_size();
     return;
   }
   if (auto made = write_ballast(ballast, limits::kBallastBytes); !made) {
