@@ -131,9 +131,6 @@ void Statement::reset() {
 std::int64_t Statement::integer(int column) const {
   return sqlite3_column_int64(stmt_.get(), column);
 }
-double Statement::real(int column) const {
-  return sqlite3_column_double(stmt_.get(), column);
-}
 std::string_view Statement::bytes(int column) const {
   const void* p = sqlite3_column_blob(stmt_.get(), column);
   const int n = sqlite3_column_bytes(stmt_.get(), column);
@@ -142,9 +139,6 @@ std::string_view Statement::bytes(int column) const {
 }
 bool Statement::is_null(int column) const {
   return sqlite3_column_type(stmt_.get(), column) == SQLITE_NULL;
-}
-bool Statement::is_blob(int column) const {
-  return sqlite3_column_type(stmt_.get(), column) == SQLITE_BLOB;
 }
 bool Statement::is_number(int column) const {
   const int type = sqlite3_column_type(stmt_.get(), column);
@@ -160,10 +154,6 @@ int Statement::columns() const {
 std::string Statement::column_name(int column) const {
   return sqlite3_column_name(stmt_.get(), column);
 }
-bool Statement::read_only() const {
-  return sqlite3_stmt_readonly(stmt_.get()) != 0;
-}
-
 Result<Database> Database::open(const std::string& path, OpenMode mode, const std::string& vfs) {
   int flags = SQLITE_OPEN_NOMUTEX | SQLITE_OPEN_EXRESCODE;
   flags |= mode == OpenMode::read_write_create ? SQLITE_OPEN_READWRITE | SQLITE_OPEN_CREATE
@@ -266,10 +256,6 @@ std::string quoted_text(std::string_view text) {
   std::string out = "'";
   for (const char c : text) out.append(c == '\'' ? 2 : 1, c);
   return out + '\'';
-}
-
-std::string sqlite_version() {
-  return sqlite3_libversion();
 }
 
 }  // namespace wayside

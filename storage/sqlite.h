@@ -34,16 +34,13 @@ class Statement {
   void reset();
 
   [[nodiscard]] std::int64_t integer(int column) const;
-  [[nodiscard]] double real(int column) const;
   [[nodiscard]] std::string_view bytes(int column) const;  // valid until the next step
   [[nodiscard]] bool is_null(int column) const;
-  [[nodiscard]] bool is_blob(int column) const;
   [[nodiscard]] bool is_number(int column) const;
   [[nodiscard]] std::optional<std::string> optional_bytes(int column) const;
   [[nodiscard]] int columns() const;
   [[nodiscard]] std::string column_name(int column) const;
   [[nodiscard]] bool valid() const { return stmt_ != nullptr; }
-  [[nodiscard]] bool read_only() const;
 
  private:
   friend class Database;
@@ -87,6 +84,5 @@ class Database {
 [[nodiscard]] std::string quoted_identifier(std::string_view name);
 // `text` as an SQL string literal.
 [[nodiscard]] std::string quoted_text(std::string_view text);
-[[nodiscard]] std::string sqlite_version();
 
 }  // namespace wayside

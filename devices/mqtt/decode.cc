@@ -220,7 +220,6 @@ Decoded<Publish> decode_publish(std::uint8_t flags, std::span<const std::uint8_t
   }
   if (version == Version::v5) {
     auto ok = read_properties(r, in_publish, [&](const PropertyValue& v) -> Decoded<bool> {
-      if (v.id == Property::payload_format) p.payload_is_text = v.number == 1;
       if (v.id == Property::topic_alias) {
         if (v.number == 0) return bad(Reason::topic_alias_invalid, "topic alias 0 [MQTT-3.3.2-8]");
         p.topic_alias = static_cast<std::uint16_t>(v.number);

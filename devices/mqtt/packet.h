@@ -65,7 +65,6 @@ struct Publish {
   std::uint8_t qos = 0;
   bool dup = false;
   bool retain = false;
-  bool payload_is_text = false;  // payload format indicator 1
 };
 
 struct Pubrel {
