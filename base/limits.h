@@ -35,6 +35,8 @@ inline constexpr std::size_t kConnectBytesMax = 160 * 1024;
 inline constexpr std::size_t kTopicLevelsMax = 64;
 // Client ids become rows and log lines.
 inline constexpr std::size_t kClientIdBytesMax = 1024;
+// Clients whose last trouble is remembered for 'wayside devices'.
+inline constexpr std::size_t kTroublesMax = 1000;
 // Wills that wait for their delay interval.
 inline constexpr std::size_t kDelayedWillsMax = 1000;
 
@@ -76,9 +78,30 @@ inline constexpr std::int64_t kPlausibleAheadMs = 86'400'000;
 // Keys choose partitions and become columns.
 inline constexpr std::size_t kKeyBytesMax = 4096;
 
+// Levels of a payload that is looked into as a tree, and of requests: they are walked recursively.
+inline constexpr std::size_t kJsonDepthMax = 64;
+// Records that one message may hold (split): they are one transaction.
+inline constexpr std::size_t kSplitRecordsMax = 5000;
+
+// --- control socket ------------------------------------------------------------------------
+// Programs that ask at a time; each group's readers are among them.
+inline constexpr std::size_t kControlPeersMax = 100;
+inline constexpr std::size_t kControlLineBytesMax = 4 * 1024 * 1024;
+// Somebody who asks and does not read the answer is let go.
+inline constexpr std::int64_t kControlStallMs = 10'000;
+// Quarantined readings that one request may retry or drop: more are several requests.
+inline constexpr std::size_t kQuarantinePerRequestMax = 1000;
+
 // Memory that one query of a technician may take in one value, and rows of a table on a terminal.
 inline constexpr int kQueryValueBytesMax = 64 * 1024 * 1024;
 inline constexpr std::size_t kQueryRowsMax = 100'000;
+
+// Subscriptions to other brokers: each commits one reading at a time.
+inline constexpr std::size_t kSubscriptionsMax = 8;
+
+// --- monitoring ----------------------------------------------------------------------------
+inline constexpr unsigned kHttpConnectionsMax = 16;
+inline constexpr unsigned kHttpTimeoutS = 10;
 
 // --- bridge --------------------------------------------------------------------------------
 inline constexpr std::size_t kBridgesMax = 16;

@@ -70,6 +70,10 @@ Logger::Logger(LogLevel least) : impl_(std::make_unique<Impl>()) {
 
 Logger::~Logger() = default;
 
+void Logger::set_level(LogLevel least) noexcept {
+  impl_->logger.set_level(to_spdlog(least));
+}
+
 void Logger::write(LogLevel level, std::string_view text) noexcept {
   try {
     impl_->logger.log(to_spdlog(level), spdlog::string_view_t(text.data(), text.size()));

@@ -17,6 +17,7 @@ class Logger {
  public:
   explicit Logger(LogLevel least = LogLevel::info);
   ~Logger();
+  void set_level(LogLevel least) noexcept;
   Logger(const Logger&) = delete;
   Logger& operator=(const Logger&) = delete;
 
