@@ -27,8 +27,10 @@ Bridge::Bridge(const BridgeOptions& options, std::unique_ptr<Sink> sink, Log& lo
       clock_(clock),
       logger_(logger),
       records_most_(options.batch_records),
-      random_(std::random_device{}()),
-      thread_([this](std::stop_token stop) { run(stop); }) {}
+      random_(std::random_device{}()) {
+  set_paused(options.paused);
+  thread_ = std::jthread([this](std::stop_token stop) { run(stop); });
+}
 
 Bridge::~Bridge() {
   thread_.request_stop();
@@ -38,6 +40,26 @@ Bridge::~Bridge() {
 BridgeStatus Bridge::status() const {
   const MutexLock lock(mutex_);
   return status_;
+}
+
+void Bridge::set_paused(bool paused) {
+  {
+    const MutexLock lock(mutex_);
+    status_.paused = paused;
+  }
+  wake_.notify_all();
+}
+
+void Bridge::wait_while_paused(std::stop_token stop) {
+  const auto resumed = [&] { return !status_.paused; };
+  mutex_.lock();
+  const bool now = resumed();
+  mutex_.unlock();
+  if (now) return;
+  set_state("paused by 'wayside bridge pause'");
+  mutex_.lock();
+  wake_.wait(mutex_, stop, resumed);
+  mutex_.unlock();
 }
 
 void Bridge::set_state(std::string state) {
@@ -64,6 +86,8 @@ Status Bridge::run_until_error(std::stop_token stop) {
   WS_TRY(find_positions(reader));
   WS_ASSIGN(std::optional<Sealed> sealed, resume_sealed(reader));
   while (!stop.stop_requested()) {
+    wait_while_paused(stop);
+    if (stop.stop_requested()) break;
     const std::int64_t commits = log_.stats().commits;
     if (!sealed) {
       WS_ASSIGN(sealed, next_batch(reader, stop));
@@ -198,10 +222,10 @@ std::optional<std::int64_t> Bridge::linger_left_ms() const {
 
 Bridge::Sealed Bridge::make_sealed(const Lane& lane, std::vector<StoredRecord> records) const {
   Sealed s;
-  const Catalog& catalog = log_.catalog();
+  const auto catalog = log_.catalog();
   for (const StoredRecord& r : records) {
-    append_record_json(s.batch.body, catalog.find(r.tp)->name, catalog.partition_of(r.tp), r.offset,
-                       r.record);
+    append_record_json(s.batch.body, catalog->find(r.tp)->name, catalog->partition_of(r.tp),
+                       r.offset, r.record);
     s.batch.body.push_back('\n');
   }
   s.range.chain = lane.chain;
@@ -221,7 +245,9 @@ Bridge::Sealed Bridge::make_sealed(const Lane& lane, std::vector<StoredRecord> r
 Status Bridge::send_until_settled(LogReader& reader, Sealed sealed, std::stop_token stop) {
   std::optional<Sealed> now = std::move(sealed);
   while (now && !stop.stop_requested()) {
+    wait_while_paused(stop);
     if (failures_ == 0) set_state("sending");
+    const std::int64_t begin_ms = clock_.steady_ms();
     const SinkReply reply = sink_->send(now->batch, stop);
     switch (reply.verdict) {
       case Verdict::stopped:
@@ -231,6 +257,11 @@ Status Bridge::send_until_settled(LogReader& reader, Sealed sealed, std::stop_to
         failures_ = 0;
         refused_ = 0;
         const MutexLock lock(mutex_);
+        const double ms =
+            static_cast<double>(std::max<std::int64_t>(clock_.steady_ms() - begin_ms, 1));
+        const double rate = static_cast<double>(now->range.rows) * 1000 / ms;
+        status_.records_per_s =
+            status_.records_per_s == 0 ? rate : 0.9 * status_.records_per_s + 0.1 * rate;
         status_.records_sent += now->range.rows;
         ++status_.batches_sent;
         status_.last_delivered_ms = clock_.wall_ms();
@@ -285,8 +316,9 @@ Status Bridge::settle(LogReader& reader, const Sealed& sealed, std::optional<Sea
     records_most_ = std::min(options_.batch_records, records_most_ * 2);
   } else {
     const StoredRecord& r = sealed.records.front();
-    const Topic* topic = log_.catalog().find(r.tp);
-    const Topic* quarantine = log_.catalog().find("quarantine");
+    const auto catalog = log_.catalog();
+    const Topic* topic = catalog->find(r.tp);
+    const Topic* quarantine = catalog->find("quarantine");
     if (topic != quarantine) {  // what is there already stays there
       Append append;
       append.tp = quarantine->partitions.front().tp;
@@ -296,14 +328,14 @@ Status Bridge::settle(LogReader& reader, const Sealed& sealed, std::optional<Sea
                                               {"detail", reply.what},
                                               {"bridge", options_.name},
                                               {"topic", topic->name},
-                                              {"partition", cat(log_.catalog().partition_of(r.tp))},
+                                              {"partition", cat(catalog->partition_of(r.tp))},
                                               {"offset", cat(r.offset.value)}});
       ops.emplace_back(std::move(append));
     }
     ops.emplace_back(Count{"quarantined.refused_upstream", 1});
     logger_.repeated(LogLevel::warning, cat("bridge.", options_.name, ".poison"),
                      cat("bridge ", options_.name, ": the upstream refuses ", topic->name, " ",
-                         log_.catalog().partition_of(r.tp), ":", r.offset.value,
+                         catalog->partition_of(r.tp), ":", r.offset.value,
                          ", which goes to quarantine: ", reply.what));
   }
   // A batch sealed for other partitions says nothing of what this lane has read.
@@ -324,9 +356,10 @@ void Bridge::note_expired(const Lane& lane, const StoredRecord& r, std::vector<O
   if (position == lane.position.end() || r.offset.value <= position->second) return;
   const std::int64_t gone = r.offset.value - position->second;
   ops.emplace_back(Count{cat("expired_unsent.", options_.name), gone});
+  const auto catalog = log_.catalog();
   logger_.warning(cat("bridge ", options_.name, ": ", gone, " records of ",
-                      log_.catalog().find(r.tp)->name, " partition ",
-                      log_.catalog().partition_of(r.tp), " expired before they were sent"));
+                      catalog->find(r.tp)->name, " partition ", catalog->partition_of(r.tp),
+                      " expired before they were sent"));
 }
 
 // Commits and waits until it is done.
@@ -358,7 +391,7 @@ void Bridge::pause(const SinkReply& reply, std::stop_token stop) {
                    cat("bridge ", options_.name, ": ", reply.what, "; trying again for ever"));
   MutexLock lock(mutex_);
   ++status_.tries_failed;
-  wake_.wait_for(mutex_, stop, std::chrono::milliseconds(ms), [] { return false; });
+  wake_.wait_for(mutex_, stop, std::chrono::milliseconds(ms), [&] { return status_.paused; });
 }
 
 }  // namespace wayside

@@ -29,6 +29,7 @@ struct BridgeOptions {
   std::vector<std::string> topics;
   std::int64_t batch_records = 1000, batch_bytes = 256 << 10;
   std::int64_t linger_ms = 1000, retry_max_ms = 30'000;
+  bool paused = false;  // from the start
 };
 
 struct BridgeStatus {
@@ -36,6 +37,8 @@ struct BridgeStatus {
   std::int64_t since_ms = 0;  // wall
   std::int64_t records_sent = 0, batches_sent = 0, tries_failed = 0;
   std::int64_t last_delivered_ms = 0;
+  double records_per_s = 0;  // while it sends, smoothed
+  bool paused = false;
 };
 
 class Bridge {
@@ -47,6 +50,8 @@ class Bridge {
   ~Bridge();  // stops: a request that is under way is given up, and sent again at the next start
 
   [[nodiscard]] BridgeStatus status() const;
+  // A technician stops it for a while; what is under way is finished. Thread: any.
+  void set_paused(bool paused);
   [[nodiscard]] static std::string group(const std::string& bridge) { return "bridge." + bridge; }
 
  private:
@@ -81,6 +86,7 @@ class Bridge {
   [[nodiscard]] Status commit(std::vector<Op> ops);
   void note_expired(const Lane& lane, const StoredRecord& record, std::vector<Op>& ops);
   void pause(const SinkReply& reply, std::stop_token stop);
+  void wait_while_paused(std::stop_token stop);
   void set_state(std::string state);
 
   const BridgeOptions options_;

@@ -4,6 +4,7 @@
 #pragma once
 
 #include <cstdint>
+#include <map>
 #include <optional>
 #include <string>
 #include <string_view>
@@ -28,6 +29,12 @@ struct MqttConfig {
 struct StorageConfig {
   std::int64_t budget_bytes = 0, segment_rows = 0;
 };
+struct HttpConfig {
+  std::string listen;
+};
+struct GroupsConfig {
+  std::int64_t offset_retention_ms = 0;
+};
 struct QuarantineConfig {
   std::int64_t retention_ms = 0, retention_bytes = 0;
 };
@@ -38,7 +45,12 @@ struct TopicConfig {
   int line = 0;
 };
 struct RouteConfig {
-  std::string mqtt, topic, key, time, payload;
+  std::string mqtt, topic, key, time, time_unit, payload, when, split, value;
+  int line = 0;
+};
+struct SubscribeConfig {
+  std::string client_id, broker, filter, user, password_file, ca_file, cert_file, key_file;
+  std::int64_t qos = 1;
   int line = 0;
 };
 struct BridgeConfig {
@@ -58,10 +70,16 @@ struct Config {
   CommitConfig commit;
   MqttConfig mqtt;
   StorageConfig storage;
+  HttpConfig http;
+  GroupsConfig groups;
   QuarantineConfig quarantine;
   std::vector<TopicConfig> topics;
   std::vector<RouteConfig> routes;
   std::vector<BridgeConfig> bridges;
+  std::vector<SubscribeConfig> subscriptions;
+  // Every key as it is written, defaults too, by its full name ("topic a.partitions"): what a
+  // reload compares.
+  std::map<std::string, std::string> settings;
 
   [[nodiscard]] std::string database_path() const { return data_dir + "/wayside.db"; }
 };

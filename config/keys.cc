@@ -78,6 +78,16 @@ const auto kKeys = std::to_array<Key>({
      c.clock_trust = v.text == "always" ? ClockTrust::always : ClockTrust::from_kernel;
    }},
 
+  {"http", "listen", text, "\"127.0.0.1:9470\"", false, 0, 0, "",
+   "Address and port of /healthz, /readyz and /metrics (Prometheus); \"\" for none. There is no "
+   "authentication: leave it on loopback, or on a network that you trust.",
+   [](C& c, const V& v) { c.http.listen = v.text; }},
+
+  {"groups", "offset_retention", retention, "\"30d\"", false, kMinute, 100 * kYear, "",
+   "The offsets of a consumer group that nobody reads are forgotten after so long, or \"forever\". "
+   "By trusted time only; positions of bridges never.",
+   [](C& c, const V& v) { c.groups.offset_retention_ms = v.number; }},
+
   {"quarantine", "retention", retention, "\"30d\"", false, kMinute, 100 * kYear, "",
    "How long readings are kept that no route takes or that cannot be decoded.",
    [](C& c, const V& v) { c.quarantine.retention_ms = v.number; }},
@@ -115,11 +125,57 @@ const auto kKeys = std::to_array<Key>({
    "the partitions in turn.",
    [](C& c, const V& v) { c.routes.back().key = v.text; }},
   {"route", "time", text, "\"\"", false, 0, 0, "",
-   "A JSON pointer to the device's own time: seconds or milliseconds since 1970, or RFC 3339.",
+   "A JSON pointer to the device's own time: a number since 1970, or RFC 3339.",
    [](C& c, const V& v) { c.routes.back().time = v.text; }},
-  {"route", "payload", choice, "\"json\"", false, 0, 0, "json|raw",
-   "What the payload must be. What is not JSON goes to quarantine; raw takes any bytes.",
+  {"route", "time_unit", choice, "\"auto\"", false, 0, 0, "auto|s|ms|us|ns",
+   "The unit of a time that is a number; auto tells seconds and milliseconds apart by their size.",
+   [](C& c, const V& v) { c.routes.back().time_unit = v.text; }},
+  {"route", "payload", choice, "\"json\"", false, 0, 0, "json|cbor|raw",
+   "What the payload must be; what is not goes to quarantine. CBOR is stored as it came, and shown "
+   "as JSON; raw takes any bytes.",
    [](C& c, const V& v) { c.routes.back().payload = v.text; }},
+  {"route", "when", text, "\"\"", false, 0, 0, "",
+   "A condition on a field of the payload: '/type == \"gps\"', '/speed > 0', '/vin' (it is there). "
+   "Routes may overlap when the earlier one has a condition: the first that holds takes the "
+   "reading.",
+   [](C& c, const V& v) { c.routes.back().when = v.text; }},
+  {"route", "split", text, "\"\"", false, 0, 0, "",
+   "A JSON pointer to an array of readings, or \".\" when the payload is the array: each element "
+   "is a record of its own, all of them are stored or none. Key and time are looked for in the "
+   "element, then in the payload.",
+   [](C& c, const V& v) { c.routes.back().split = v.text; }},
+  {"route", "value", text, "\"\"", false, 0, 0, "",
+   "A JSON pointer: what stands there is stored, instead of the whole payload (or element).",
+   [](C& c, const V& v) { c.routes.back().value = v.text; }},
+
+  {"subscribe", "client_id", text, "", true, 0, 0, "",
+   "The client id at the broker, which keeps its session, and so what comes while the gateway is "
+   "away. No other client may use it. It also names this subscription.",
+   [](C& c, const V& v) { c.subscriptions.back().client_id = v.text; }},
+  {"subscribe", "broker", text, "", true, 0, 0, "",
+   "The broker: mqtt://host:1883, or mqtts://host:8883 for TLS.",
+   [](C& c, const V& v) { c.subscriptions.back().broker = v.text; }},
+  {"subscribe", "filter", text, "", true, 0, 0, "",
+   "The MQTT topic filter, such as \"fleet/#\". What comes goes through the routes as if the "
+   "device had published here.",
+   [](C& c, const V& v) { c.subscriptions.back().filter = v.text; }},
+  {"subscribe", "qos", integer, "1", false, 0, 1, "",
+   "1: a reading is acknowledged to the broker after it is committed. 0: the broker may lose it. "
+   "What was published with QoS 2 comes with QoS 1, and may come twice.",
+   [](C& c, const V& v) { c.subscriptions.back().qos = v.number; }},
+  {"subscribe", "user", text, "\"\"", false, 0, 0, "", "The user name at the broker.",
+   [](C& c, const V& v) { c.subscriptions.back().user = v.text; }},
+  {"subscribe", "password_file", text, "\"\"", false, 0, 0, "",
+   "A file with the password. Read anew for every connection.",
+   [](C& c, const V& v) { c.subscriptions.back().password_file = v.text; }},
+  {"subscribe", "ca_file", text, "\"\"", false, 0, 0, "",
+   "A file of CA certificates (PEM) for mqtts, instead of the system's.",
+   [](C& c, const V& v) { c.subscriptions.back().ca_file = v.text; }},
+  {"subscribe", "cert_file", text, "\"\"", false, 0, 0, "",
+   "The gateway's own certificate (PEM), for brokers that ask for one.",
+   [](C& c, const V& v) { c.subscriptions.back().cert_file = v.text; }},
+  {"subscribe", "key_file", text, "\"\"", false, 0, 0, "", "The private key of cert_file (PEM).",
+   [](C& c, const V& v) { c.subscriptions.back().key_file = v.text; }},
 
   {"bridge", "name", text, "", true, 0, 0, "",
    "The bridge's name. Its position is the committed offsets of the group bridge.<name>.",
@@ -165,6 +221,8 @@ constexpr std::array kSections = {
     Section{"mqtt", false, "The listener for devices (MQTT 3.1.1 and 5).", ""},
     Section{"storage", false, "The log on disk.", ""},
     Section{"clock", false, "A Raspberry Pi has no clock battery.", ""},
+    Section{"http", false, "Health and metrics for monitoring.", ""},
+    Section{"groups", false, "Consumer groups of programs on the site.", ""},
     Section{"quarantine", false, "Where readings go that cannot be mapped; the topic 'quarantine'.",
             ""},
     Section{"topic", true, "A topic of the log. Removing one from this file deletes nothing.",
@@ -173,6 +231,10 @@ constexpr std::array kSections = {
     Section{"route", true, "Which MQTT topics go to which topic of the log, under which key.",
             "[[route]]\nmqtt = \"fleet/{truck}/gps\"\ntopic = \"truck_gps\"\nkey = \"{truck}\"\n"
             "time = \"/ts\"\n"},
+    Section{"subscribe", true,
+            "Takes readings from a broker that is already there, and cannot move.",
+            "[[subscribe]]\nclient_id = \"wayside-site-7\"\nbroker = \"mqtt://10.0.0.2:1883\"\n"
+            "filter = \"fleet/#\"\n"},
     Section{"bridge", true, "Forwards topics upstream when the link is there.",
             "[[bridge]]\nname = \"cloud\"\ntopics = [\"truck_gps\"]\n"
             "to = \"http://127.0.0.1:8000/ingest\"\n"},

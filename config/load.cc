@@ -72,6 +72,7 @@ class Loader {
     for (const Key& key : config_keys()) {
       if (key.section != section || key.fallback.empty()) continue;
       if (const auto value = parse_key_value(key, key.fallback)) key.set(out_.config, *value);
+      note(key, std::string(key.fallback));
     }
   }
 
@@ -82,8 +83,28 @@ class Loader {
     if (section.name == "topic") c.topics.emplace_back().line = line;
     if (section.name == "route") c.routes.emplace_back().line = line;
     if (section.name == "bridge") c.bridges.emplace_back().line = line;
+    if (section.name == "subscribe") c.subscriptions.emplace_back().line = line;
+    element_.clear();
     defaults(section.name);
     fill(section.name, table, line);
+    // Its name is its first required key; routes may share theirs.
+    const auto keys = config_keys();
+    const auto id = std::find_if(keys.begin(), keys.end(),
+                                 [&](const Key& k) { return k.section == section.name; });
+    std::string quoted = element_[std::string(id->name)];
+    if (quoted.size() >= 2) quoted = quoted.substr(1, quoted.size() - 2);
+    std::string name = cat(section.name, " ", quoted);
+    while (!names_.insert(name).second) name += "'";
+    for (auto& [key, value] : element_) c.settings[cat(name, " ", key)] = std::move(value);
+  }
+
+  // What a key says, for the comparison of a reload.
+  void note(const Key& key, std::string text) {
+    const bool array = key.section == "topic" || key.section == "route" ||
+                       key.section == "bridge" || key.section == "subscribe";
+    auto& settings = array ? element_ : out_.config.settings;
+    settings[key.section.empty() || array ? std::string(key.name)
+                                          : cat(key.section, ".", key.name)] = std::move(text);
   }
 
   void fill(std::string_view section, const toml::table& table, int line) {
@@ -112,8 +133,14 @@ class Loader {
     }
     KeyValue value;
     if (const auto* array = node.as_array()) {
-      for (const auto& element : *array) value.strings.push_back(element.as_string()->get());
+      std::string all;
+      for (const auto& element : *array) {
+        value.strings.push_back(element.as_string()->get());
+        all += cat(all.empty() ? "" : ", ", '"', value.strings.back(), '"');
+      }
+      note(key, cat("[", all, "]"));
     } else {
+      note(key, written(node));
       auto parsed = parse_key_value(key, written(node));
       if (!parsed) {
         return problem(line_of(node), cat(name, " = ", written(node), " cannot be"),
@@ -167,6 +194,8 @@ class Loader {
   }
 
   LoadedConfig& out_;
+  std::map<std::string, std::string> element_;  // what the present element's keys say
+  std::set<std::string> names_;                 // of elements
 };
 
 }  // namespace

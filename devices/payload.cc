@@ -6,6 +6,7 @@
 #include <nlohmann/json.hpp>
 #include <vector>
 
+#include "base/limits.h"
 #include "base/text.h"
 
 namespace wayside {
@@ -129,7 +130,7 @@ Result<InspectedJson> inspect_json(std::string_view payload, const JsonPointer* 
   return walker.take();
 }
 
-std::optional<std::int64_t> device_time_ms(const JsonScalar& value) {
+std::optional<std::int64_t> device_time_ms(const JsonScalar& value, TimeUnit unit) {
   if (value.kind != JsonScalar::Kind::number && value.kind != JsonScalar::Kind::text) {
     return std::nullopt;
   }
@@ -138,8 +139,12 @@ std::optional<std::int64_t> device_time_ms(const JsonScalar& value) {
   const auto r = std::from_chars(value.text.data(), end, number);
   if (r.ec != std::errc{} || r.ptr != end) return parse_rfc3339_ms(value.text);
   // 1e11 seconds are the year 5138, 1e11 milliseconds 1973.
-  if (!std::isfinite(number) || std::abs(number) >= 1e15) return std::nullopt;
-  return std::llround(std::abs(number) < 1e11 ? number * 1000 : number);
+  double ms = number;
+  if (unit == TimeUnit::s || (unit == TimeUnit::automatic && std::abs(number) < 1e11)) ms *= 1e3;
+  if (unit == TimeUnit::us) ms /= 1e3;
+  if (unit == TimeUnit::ns) ms /= 1e6;
+  if (!std::isfinite(ms) || std::abs(ms) >= 1e15) return std::nullopt;
+  return std::llround(ms);
 }
 
 }  // namespace wayside

@@ -7,6 +7,7 @@
 #include <optional>
 #include <string>
 #include <string_view>
+#include <vector>
 
 #include "base/result.h"
 #include "devices/route.h"
@@ -27,7 +28,21 @@ struct InspectedJson {
 [[nodiscard]] Result<InspectedJson> inspect_json(std::string_view payload, const JsonPointer* key,
                                                  const JsonPointer* time);
 
-// Seconds or milliseconds since 1970 (told apart by size), or RFC 3339; nothing for all else.
-[[nodiscard]] std::optional<std::int64_t> device_time_ms(const JsonScalar& value);
+// A number of this unit since 1970 (automatic: seconds or milliseconds, told apart by size), or
+// RFC 3339; nothing for all else.
+[[nodiscard]] std::optional<std::int64_t> device_time_ms(const JsonScalar& value, TimeUnit unit);
+
+// One record of a payload.
+struct Part {
+  std::string value;
+  std::optional<JsonScalar> key, time;
+};
+// The records of a payload that is looked into as a tree, by the route's split, value, key and
+// time; key and time are looked for in the part, then in the payload. Parts of JSON are cut out of
+// its text, byte for byte; parts of CBOR are encoded anew. An error says what is missing. REQUIRES:
+// `tree` is `payload` parsed.
+[[nodiscard]] Result<std::vector<Part>> take_apart(const Json& tree, std::string_view payload,
+                                                   const Route& route);
+[[nodiscard]] Result<Json> parse_payload(std::string_view payload, PayloadKind kind);
 
 }  // namespace wayside

@@ -147,4 +147,77 @@ std::string KeyRule::render(const std::vector<std::string_view>& captures) const
   return out;
 }
 
+Result<Condition> Condition::parse(std::string_view text) {
+  const auto wrong = [&](std::string_view why) {
+    return fail(ErrorCode::invalid_argument, cat("the condition '", printable(text), "' ", why),
+                "write '/field', '/type == \"gps\"' or '/speed > 0'; with ==, !=, <, <=, >, >=");
+  };
+  Condition c;
+  c.text_ = std::string(text);
+  const std::size_t space = std::min(text.find(' '), text.size());
+  auto at = parse_json_pointer(text.substr(0, space));
+  if (!at || at->empty()) return wrong("does not begin with a field");
+  c.at_ = std::move(*at);
+  text.remove_prefix(space);
+  text.remove_prefix(std::min(text.find_first_not_of(' '), text.size()));
+  if (text.empty()) return c;
+  constexpr std::pair<std::string_view, Op> kOps[] = {
+      {"==", Op::eq}, {"!=", Op::ne}, {"<=", Op::le}, {">=", Op::ge}, {"<", Op::lt}, {">", Op::gt}};
+  for (const auto& [sign, op] : kOps) {
+    if (!text.starts_with(sign)) continue;
+    c.op_ = op;
+    auto operand = Json::parse(text.substr(sign.size()));
+    if (!operand || std::holds_alternative<Json::Array>(operand->value) ||
+        std::holds_alternative<Json::Object>(operand->value)) {
+      return wrong("compares with neither a number nor a string in quotes");
+    }
+    c.operand_ = std::move(*operand);
+    return c;
+  }
+  return wrong("has no comparison after its field");
+}
+
+bool Condition::holds(const Json& payload) const {
+  const Json* found = payload.at(at_);
+  if (op_ == Op::present) {
+    return found != nullptr && !std::holds_alternative<std::nullptr_t>(found->value);
+  }
+  const auto number = [](const Json& j) -> std::optional<double> {
+    if (const auto* i = std::get_if<std::int64_t>(&j.value)) return static_cast<double>(*i);
+    if (const auto* u = std::get_if<std::uint64_t>(&j.value)) return static_cast<double>(*u);
+    if (const auto* d = std::get_if<double>(&j.value)) return *d;
+    return std::nullopt;
+  };
+  // -1, 0, 1; nothing: they cannot be compared.
+  const auto compare = [&]() -> std::optional<int> {
+    if (found == nullptr) return std::nullopt;
+    const auto sign = [](const auto& a, const auto& b) { return a < b ? -1 : b < a ? 1 : 0; };
+    if (const auto a = number(*found), b = number(operand_); a && b) return sign(*a, *b);
+    if (found->value.index() != operand_.value.index()) return std::nullopt;
+    if (const auto* s = std::get_if<std::string>(&found->value)) {
+      return sign(*s, std::get<std::string>(operand_.value));
+    }
+    if (const auto* b = std::get_if<bool>(&found->value)) {
+      return sign(*b, std::get<bool>(operand_.value));
+    }
+    return 0;  // null and null
+  };
+  const auto order = compare();
+  if (!order) return op_ == Op::ne;
+  switch (op_) {
+    case Op::eq:
+      return *order == 0;
+    case Op::ne:
+      return *order != 0;
+    case Op::lt:
+      return *order < 0;
+    case Op::le:
+      return *order <= 0;
+    case Op::gt:
+      return *order > 0;
+    default:
+      return *order >= 0;
+  }
+}
+
 }  // namespace wayside

@@ -9,6 +9,7 @@
 #include <string_view>
 #include <vector>
 
+#include "base/json.h"
 #include "base/result.h"
 
 namespace wayside {
@@ -55,14 +56,37 @@ class KeyRule {
   std::optional<JsonPointer> pointer_;
 };
 
-enum class PayloadKind { json, raw };
+enum class PayloadKind { json, cbor, raw };
+enum class TimeUnit { automatic, s, ms, us, ns };
+
+// A condition on a field of the payload: "/type" (it is there and not null), "/type == \"gps\"",
+// "/speed > 0"; with ==, !=, <, <=, >, >= against a number, a string, true, false or null.
+class Condition {
+ public:
+  [[nodiscard]] static Result<Condition> parse(std::string_view text);
+  // A missing field, or one of another type, makes every comparison but != false.
+  [[nodiscard]] bool holds(const Json& payload) const;
+  [[nodiscard]] const std::string& text() const { return text_; }
+
+ private:
+  enum class Op { present, eq, ne, lt, le, gt, ge };
+  std::string text_;
+  JsonPointer at_;
+  Op op_ = Op::present;
+  Json operand_;
+};
 
 struct Route {
   TopicPattern pattern;
   std::string topic;
   KeyRule key;
   std::optional<JsonPointer> time;
+  TimeUnit time_unit = TimeUnit::automatic;
   PayloadKind payload = PayloadKind::json;
+  std::optional<Condition> when;     // none: every payload
+  std::optional<JsonPointer> split;  // an array: each element is a record of its own
+  std::optional<JsonPointer> value;  // what is stored: what stands there, not the whole
+  int line = 0;                      // in the configuration file
 };
 
 }  // namespace wayside

@@ -1,8 +1,12 @@
 #include "gateway/cli.h"
 
+#include <unistd.h>
+
 #include <algorithm>
 #include <cstdio>
+#include <iostream>
 
+#include "base/limits.h"
 #include "base/text.h"
 #include "gateway/control.h"
 
@@ -63,12 +67,37 @@ Result<OpenedLog> open_log(const std::string& config_path) {
   return OpenedLog{std::move(plan), std::move(reader), std::move(catalog)};
 }
 
-std::optional<std::int64_t> json_number(std::string_view json, std::string_view name) {
-  const std::string needle = cat("\"", name, "\":");
-  const std::size_t at = json.find(needle);
-  if (at == std::string_view::npos) return std::nullopt;
-  std::string_view rest = json.substr(at + needle.size());
-  return parse_int(rest.substr(0, rest.find_first_not_of("-0123456789")));
+std::string long_duration(std::int64_t ms) {
+  const std::int64_t s = ms / 1000;
+  if (s < 0) return "0 s";
+  if (s < 120) return cat(s, " s");
+  if (s < 7200) return cat(s / 60, " min");
+  if (s < 48 * 3600) return cat(s / 3600, " h ", s / 60 % 60, " min");
+  return cat(s / 86'400, " d ", s / 3600 % 24, " h");
+}
+
+// Records of a gateway without a clock battery may be of 1970, or of tomorrow.
+std::string ago(std::int64_t ms, std::int64_t now_ms) {
+  if (ms < limits::kPlausibleFromMs) return "-";
+  return ms > now_ms + 1000 ? cat("in ", long_duration(ms - now_ms))
+                            : cat(long_duration(std::max<std::int64_t>(now_ms - ms, 0)), " ago");
+}
+
+bool on_terminal() {
+  return ::isatty(STDOUT_FILENO) == 1;
+}
+
+Status confirm(const std::string& question, bool yes) {
+  if (yes) return {};
+  if (::isatty(STDIN_FILENO) != 1) {
+    return fail(ErrorCode::invalid_argument, question,
+                "say so with --yes: nobody can be asked here");
+  }
+  std::printf("%s [y/N] ", question.c_str());
+  std::fflush(stdout);
+  std::string line;
+  if (std::getline(std::cin, line) && (line == "y" || line == "Y" || line == "yes")) return {};
+  return fail(ErrorCode::invalid_argument, "nothing was changed");
 }
 
 Result<HostPort> find_listener(const std::string& config_path, std::string host, int port) {
@@ -81,8 +110,8 @@ Result<HostPort> find_listener(const std::string& config_path, std::string host,
   }
   if (out.port == 0) out.port = listen.port;
   if (out.port == 0) {  // a free one, which only the running gateway knows
-    WS_ASSIGN(const std::string state, ask_gateway(plan.config.data_dir));
-    out.port = static_cast<std::uint16_t>(json_number(state, "mqtt_port").value_or(0));
+    WS_ASSIGN(const Json state, ask_gateway(plan.config.data_dir, R"({"do":"status"})"));
+    out.port = static_cast<std::uint16_t>(state.number("mqtt_port"));
   }
   return out;
 }

@@ -40,58 +40,6 @@ class Table {
   std::vector<std::vector<std::string>> rows_;
 };
 
-// The verbs: one file each (cmd_*.cc). They return the exit code.
-struct CheckArgs {
-  std::string config;
-  bool print_default = false, print_reference = false;
-};
-int cmd_check(const CheckArgs& args);
-
-struct StatusArgs {
-  std::string config;
-  bool json = false;
-};
-int cmd_status(const StatusArgs& args);
-
-struct TopicsArgs {
-  std::string config, topic;
-  bool json = false;
-};
-int cmd_topics_list(const TopicsArgs& args);
-int cmd_topics_describe(const TopicsArgs& args);
-
-struct ReadArgs {
-  std::string config, topic, range;
-  std::optional<std::int32_t> partition;
-  std::optional<std::string> key;
-  std::int64_t count = -1;  // -1: no bound
-  bool follow = false;
-  Format format = Format::table;
-};
-int cmd_read(const ReadArgs& args);
-
-struct QueryArgs {
-  std::string config, sql;
-  std::int64_t timeout_ms = 10'000;
-  Format format = Format::table;
-};
-int cmd_query(const QueryArgs& args);
-
-struct PublishArgs {
-  std::string config, host, topic, message, client_id;
-  int port = 0, qos = 1;
-  bool lines = false, v311 = false;
-};
-int cmd_publish(const PublishArgs& args);
-
-struct SimulateArgs {
-  std::string config, host, topic = "fleet/{truck}/gps";
-  int port = 0, qos = 1, trucks = 10, connections = 1;
-  double rate = 1.0;
-  std::int64_t count = 60, seed = -1;
-};
-int cmd_simulate(const SimulateArgs& args);
-
 // A plan from the file, and the log it names, for verbs that read.
 struct OpenedLog {
   Plan plan;
@@ -102,7 +50,13 @@ struct OpenedLog {
 // Host and port of the listener: as given, else of the running gateway, else as configured.
 [[nodiscard]] Result<HostPort> find_listener(const std::string& config_path, std::string host,
                                              int port);
-// A number behind "name": in the gateway's answer.
-[[nodiscard]] std::optional<std::int64_t> json_number(std::string_view json, std::string_view name);
+// "3 min ago", "2 d ago"; "-" when it is not known.
+[[nodiscard]] std::string ago(std::int64_t ms, std::int64_t now_ms);
+// "2 h 10 min".
+[[nodiscard]] std::string long_duration(std::int64_t ms);
+// Asks "… [y/N]" on a terminal; without one, `yes` must have been given.
+[[nodiscard]] Status confirm(const std::string& question, bool yes);
+// Whether the standard output is a terminal.
+[[nodiscard]] bool on_terminal();
 
 }  // namespace wayside

@@ -3,7 +3,7 @@
 
 #include "base/text.h"
 #include "devices/paho_publisher.h"
-#include "gateway/cli.h"
+#include "gateway/verbs.h"
 
 namespace wayside {
 namespace {

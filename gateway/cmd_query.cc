@@ -2,8 +2,8 @@
 
 #include "base/limits.h"
 #include "base/text.h"
-#include "gateway/cli.h"
 #include "gateway/csv.h"
+#include "gateway/verbs.h"
 
 namespace wayside {
 namespace {

@@ -7,61 +7,14 @@
 
 #include "base/clock.h"
 #include "base/text.h"
-#include "gateway/cli.h"
-#include "gateway/csv.h"
+#include "gateway/printer.h"
 #include "gateway/range.h"
+#include "gateway/verbs.h"
 
 namespace wayside {
 namespace {
 
 constexpr auto kFollowEvery = std::chrono::milliseconds(50);
-
-class Printer {
- public:
-  Printer(const ReadArgs& args, const Topic& topic, const Catalog& catalog)
-      : args_(args), topic_(topic), catalog_(catalog) {
-    if (args.format == Format::csv) {
-      std::printf("topic,partition,offset,timestamp,key,value\n");
-    } else if (args.format == Format::table) {
-      std::printf("%4s %10s  %-24s  %-16s  %s\n", "PART", "OFFSET", "TIME", "KEY", "VALUE");
-    }
-  }
-
-  void print(const StoredRecord& r) {
-    const std::int32_t partition = catalog_.partition_of(r.tp);
-    const std::string key = r.record.key.value_or(""), value = r.record.value.value_or("");
-    switch (args_.format) {
-      case Format::raw:
-        std::fwrite(value.data(), 1, value.size(), stdout);
-        std::putchar('\n');
-        break;
-      case Format::json: {
-        std::string line;
-        append_record_json(line, topic_.name, partition, r.offset, r.record);
-        std::printf("%s\n", line.c_str());
-        break;
-      }
-      case Format::csv:
-        std::printf("%s\n", csv_line({topic_.name, cat(partition), cat(r.offset.value),
-                                      cat(r.record.timestamp_ms), text(key), text(value)})
-                                .c_str());
-        break;
-      case Format::table:
-        std::printf("%4d %10lld  %-24s  %-16s  %s\n", partition,
-                    static_cast<long long>(r.offset.value),
-                    format_time_utc(r.record.timestamp_ms).c_str(),
-                    r.record.key ? printable(key).c_str() : "-",
-                    r.record.value ? printable(value).c_str() : "(tombstone)");
-        break;
-    }
-  }
-
- private:
-  static std::string text(const std::string& s) { return is_valid_utf8(s) ? s : base64(s); }
-  const ReadArgs& args_;
-  const Topic& topic_;
-  const Catalog& catalog_;
-};
 
 // What is to be read: of each partition the offsets [from, to), beginning at one place of the
 // arrival order, in which all partitions are read by one cursor.
@@ -148,8 +101,41 @@ Result<Selection> select(OpenedLog& log, const Topic& topic, const ReadArgs& arg
   return s;
 }
 
+// __consumer_offsets, which is kept as a table: a commit is a record, its key and value are JSON.
+Result<int> read_offsets(OpenedLog& log, const ReadArgs& args) {
+  if (!args.range.empty() || args.follow || args.partition.value_or(0) != 0) {
+    return fail(ErrorCode::invalid_argument, "__consumer_offsets is compacted: it is read whole",
+                "leave --offset, --partition and --follow away");
+  }
+  const std::string name = "__consumer_offsets";
+  const RecordPrinter printer(args.format, name);
+  WS_ASSIGN(Statement s, log.reader.database().prepare(
+                             "SELECT \"offset\", group_id, topic, partition, committed_offset,"
+                             " metadata, commit_ms FROM __consumer_offsets ORDER BY \"offset\""));
+  std::int64_t printed = 0;
+  for (; args.count < 0 || printed < args.count;) {
+    WS_ASSIGN(const bool row, s.step());
+    if (!row) break;
+    StoredRecord r;
+    r.offset = Offset(s.integer(0));
+    r.record.timestamp_ms = r.append_ms = s.integer(6);
+    std::string key = "{\"group\":", value = cat("{\"offset\":", s.integer(4), ",\"metadata\":");
+    append_json_string(key, s.bytes(1));
+    key += ",\"topic\":";
+    append_json_string(key, s.bytes(2));
+    r.record.key = cat(key, ",\"partition\":", s.integer(3), "}");
+    append_json_string(value, s.bytes(5));
+    r.record.value = value + "}";
+    if (args.key && r.record.key != args.key) continue;
+    printer.print(0, r);
+    ++printed;
+  }
+  return kExitOk;
+}
+
 Result<int> read_topic(const ReadArgs& args) {
   WS_ASSIGN(OpenedLog log, open_log(args.config));
+  if (args.topic == "__consumer_offsets") return read_offsets(log, args);
   const Topic* topic = log.catalog.find(args.topic);
   if (topic == nullptr) return tl::unexpected<Error>(log.catalog.unknown_topic(args.topic));
   // Before the partitions' ends are read: what comes after them lies behind it.
@@ -163,7 +149,7 @@ Result<int> read_topic(const ReadArgs& args) {
     std::fprintf(stderr, "wayside: %s\n", s.why_empty.c_str());
     return kExitOk;
   }
-  Printer printer(args, *topic, log.catalog);
+  const RecordPrinter printer(args.format, topic->name);
   if (!s.first) s.first = Seq(open_segment);  // to follow from the present end
   Seq next = *s.first;
   std::int64_t printed = 0;
@@ -183,7 +169,7 @@ Result<int> read_topic(const ReadArgs& args) {
       if (r.append_ms < s.from_ms || r.append_ms >= s.to_ms) continue;
       if (args.key && r.record.key != args.key) continue;
       if (args.count >= 0 && printed >= args.count) return kExitOk;
-      printer.print(r);
+      printer.print(log.catalog.partition_of(r.tp), r);
       ++printed;
     }
     if (args.count >= 0 && printed >= args.count) return kExitOk;

@@ -7,7 +7,7 @@
 #include "base/text.h"
 #include "devices/fleet.h"
 #include "devices/paho_publisher.h"
-#include "gateway/cli.h"
+#include "gateway/verbs.h"
 
 namespace wayside {
 namespace {

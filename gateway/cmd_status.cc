@@ -1,156 +1,171 @@
+#include <sys/stat.h>
+
 #include <cstdio>
+#include <fstream>
+#include <map>
 
 #include "base/clock.h"
 #include "base/file.h"
+#include "base/limits.h"
 #include "base/text.h"
 #include "bridge/bridge.h"
-#include "gateway/cli.h"
 #include "gateway/control.h"
+#include "gateway/lag.h"
+#include "gateway/verbs.h"
 
 namespace wayside {
 namespace {
 
-struct BridgeLag {
-  std::string name;
-  std::int64_t unsent = 0;
-  std::int64_t oldest_append_ms = 0;  // of the oldest unsent; 0: none
-};
+// A WAL beyond what SQLite keeps is one that somebody holds.
+constexpr std::int64_t kLargeWalBytes = limits::kJournalSizeLimitBytes + (1 << 20);
 
 struct Picture {
-  std::string live;  // the running gateway's answer; empty when none runs
-  std::int64_t stored = 0, expired = 0, topics = 0, segments = 0, quarantined = 0, refused = 0;
-  std::int64_t database_bytes = 0, wal_bytes = 0, epoch = 0;
-  std::vector<BridgeLag> bridges;
-  std::vector<std::pair<std::string, std::int64_t>> counters;
+  Config config;
+  std::optional<Json> live;  // the running gateway's answer
+  Ledger ledger;
+  std::int64_t topics = 0, segments = 0, database_bytes = 0, wal_bytes = 0, epoch = 0;
+  std::map<std::string, Lag> bridges;
+  std::vector<std::string> wal_holders;
 };
 
-Result<BridgeLag> lag_of(OpenedLog& log, const BridgeConfig& b) {
-  BridgeLag lag{b.name, 0, 0};
-  WS_ASSIGN(const auto positions, log.reader.positions(Bridge::group(b.name)));
-  for (const std::string& name : b.topics) {
-    const Topic* topic = log.catalog.find(name);
-    if (topic == nullptr) continue;
-    WS_ASSIGN(const auto marks, log.reader.marks(*topic));
-    for (const PartitionMarks& m : marks) {
-      std::int64_t next = m.log_start.value;
-      for (const GroupPosition& p : positions) {
-        if (p.tp == m.tp) next = std::max(next, p.next.value);
-      }
-      if (next >= m.log_end.value) continue;
-      lag.unsent += m.log_end.value - next;
-      WS_ASSIGN(const auto seq, log.reader.seq_of(topic->chain, m.tp, Offset(next)));
-      if (!seq) continue;
-      WS_ASSIGN(const auto page, log.reader.read(topic->chain, *seq, {{m.tp}}, {1, SIZE_MAX}));
-      if (page.records.empty()) continue;
-      const std::int64_t at = page.records.front().append_ms;
-      lag.oldest_append_ms = lag.oldest_append_ms == 0 ? at : std::min(lag.oldest_append_ms, at);
+// Who holds a read lock of the WAL, by the kernel's table of locks: SQLite's readers lock bytes 123
+// to 127 of the -shm file. As "name (pid)"; only what this user may see.
+std::vector<std::string> wal_holders(const std::string& shm, std::int64_t gateway_pid) {
+  std::vector<std::string> out;
+  struct stat st {};
+  if (::stat(shm.c_str(), &st) != 0) return out;
+  std::ifstream locks("/proc/locks");
+  for (std::string line; std::getline(locks, line);) {
+    std::vector<std::string_view> words;
+    for (const auto w : split(line, ' ')) {
+      if (!w.empty()) words.push_back(w);
     }
+    if (words.size() < 8 || words[1] == "->" || words[1] != "POSIX") continue;
+    const auto inode = parse_int(words[5].substr(words[5].rfind(':') + 1));
+    const auto from = parse_int(words[6]), pid = parse_int(words[4]);
+    if (!inode || *inode != static_cast<std::int64_t>(st.st_ino) || !from || !pid) continue;
+    if (*from < 123 || *from > 127 || *pid == gateway_pid) continue;
+    std::string name;
+    std::getline(std::ifstream(cat("/proc/", *pid, "/comm")) >> std::ws, name);
+    out.push_back(cat(name.empty() ? "a program" : printable(name), " (pid ", *pid, ")"));
   }
-  return lag;
+  return out;
 }
 
 Result<Picture> look(const StatusArgs& args) {
   WS_ASSIGN(OpenedLog log, open_log(args.config));
   Picture p;
-  p.live = ask_gateway(log.plan.config.data_dir).value_or("");
-  for (const Topic& t : log.catalog.topics()) {
-    WS_ASSIGN(const auto marks, log.reader.marks(t));
-    for (const PartitionMarks& m : marks) {
-      p.stored += m.log_end.value;
-      p.expired += m.log_start.value;
-    }
-    ++p.topics;
-  }
+  p.config = log.plan.config;
+  if (auto live = ask_gateway(p.config.data_dir, R"({"do":"status"})")) p.live = std::move(*live);
+  WS_ASSIGN(p.ledger, ledger_of(log.reader, log.catalog));
+  p.topics = static_cast<std::int64_t>(log.catalog.topics().size());
   WS_ASSIGN(p.segments, log.reader.number("SELECT count(*) FROM _ws_segments"));
-  WS_ASSIGN(p.counters, log.reader.counters());
-  for (const auto& [name, n] : p.counters) {
-    if (name.starts_with("quarantined.")) p.quarantined += n;
-    if (name.starts_with("refused.")) p.refused += n;
-  }
   WS_ASSIGN(const Identity identity, log.reader.identity());
   p.epoch = identity.epoch;
-  p.database_bytes = file_size(log.plan.config.database_path());
-  p.wal_bytes = file_size(log.plan.config.database_path() + "-wal");
-  for (const BridgeConfig& b : log.plan.config.bridges) {
-    WS_ASSIGN(auto lag, lag_of(log, b));
-    p.bridges.push_back(std::move(lag));
+  p.database_bytes = file_size(p.config.database_path());
+  p.wal_bytes = file_size(p.config.database_path() + "-wal");
+  for (const BridgeConfig& b : p.config.bridges) {
+    WS_ASSIGN(p.bridges[b.name], lag_of(log.reader, log.catalog, Bridge::group(b.name), b.topics));
+  }
+  if (p.wal_bytes >= kLargeWalBytes) {
+    p.wal_holders =
+        wal_holders(p.config.database_path() + "-shm", p.live ? p.live->number("pid") : 0);
   }
   return p;
 }
 
 void print_json(const Picture& p) {
-  std::string out =
-      cat("{\"running\":", p.live.empty() ? "false" : "true", ",\"epoch\":", p.epoch,
-          ",\"stored\":", p.stored, ",\"expired\":", p.expired, ",\"live\":", p.stored - p.expired,
-          ",\"quarantined\":", p.quarantined, ",\"refused\":", p.refused, ",\"topics\":", p.topics,
-          ",\"segments\":", p.segments, ",\"database_bytes\":", p.database_bytes,
-          ",\"wal_bytes\":", p.wal_bytes, ",\"counters\":{");
-  for (std::size_t i = 0; i < p.counters.size(); ++i) {
+  const Ledger& l = p.ledger;
+  std::string out = cat(
+      "{\"running\":", p.live ? "true" : "false", ",\"epoch\":", p.epoch, ",\"stored\":", l.stored,
+      ",\"expired\":", l.expired, ",\"deleted\":", l.deleted, ",\"live\":", l.live,
+      ",\"quarantined\":", l.quarantined, ",\"refused\":", l.refused, ",\"topics\":", p.topics,
+      ",\"segments\":", p.segments, ",\"database_bytes\":", p.database_bytes,
+      ",\"wal_bytes\":", p.wal_bytes, ",\"counters\":{");
+  for (std::size_t i = 0; i < l.counters.size(); ++i) {
     out += i == 0 ? "" : ",";
-    append_json_string(out, p.counters[i].first);
-    out += cat(":", p.counters[i].second);
+    append_json_string(out, l.counters[i].first);
+    out += cat(":", l.counters[i].second);
   }
   out += "},\"bridges\":[";
-  for (std::size_t i = 0; i < p.bridges.size(); ++i) {
-    out += cat(i == 0 ? "" : ",", "{\"name\":\"", p.bridges[i].name,
-               "\",\"unsent\":", p.bridges[i].unsent,
-               ",\"oldest_unsent_ms\":", p.bridges[i].oldest_append_ms, "}");
+  bool first = true;
+  for (const auto& [name, lag] : p.bridges) {
+    out += cat(std::exchange(first, false) ? "" : ",", "{\"name\":\"", name,
+               "\",\"unsent\":", lag.records, ",\"oldest_unsent_ms\":", lag.oldest_append_ms, "}");
   }
-  out += "],\"gateway\":";
-  const std::string_view live(p.live);
-  out += p.live.empty() ? "null" : live.substr(0, live.find_last_of('}') + 1);
-  std::printf("%s}\n", out.c_str());
+  std::printf("%s],\"gateway\":%s}\n", out.c_str(), p.live ? p.live->dump().c_str() : "null");
 }
 
-// The text behind "state": of the bridge in the gateway's answer.
-std::string live_state(const std::string& live, const std::string& bridge) {
-  const std::size_t at = live.find(cat("{\"name\":\"", bridge, "\",\"state\":\""));
-  if (at == std::string::npos) return "the gateway is stopped";
-  const std::size_t from = live.find("\"state\":\"", at) + 9;
-  return live.substr(from, live.find("\",\"since_ms\"", from) - from);
+void print_alarms(const Picture& p) {
+  const auto alarm = [](const std::string& text) { std::printf("ALARM       %s\n", text.c_str()); };
+  if (p.live && p.live->flag("failing")) {
+    alarm(cat("commits fail, nothing is acknowledged: ", p.live->text("last_error")));
+  } else if (p.live && p.live->number("failed_commits") > 0) {
+    alarm(cat(p.live->number("failed_commits"),
+              " commits failed since the start; the last: ", p.live->text("last_error")));
+  }
+  for (const auto& [name, n] : p.ledger.counters) {
+    if (!name.starts_with("expired_unsent.")) continue;
+    alarm(cat(n, " records expired before bridge ", name.substr(name.find('.') + 1),
+              " had sent them"));
+  }
+  for (const std::string& who : p.wal_holders) {
+    alarm(cat("the WAL grows (", format_bytes(p.wal_bytes), ") because ", who,
+              " holds a snapshot: end its transaction"));
+  }
+  if (p.wal_bytes >= kLargeWalBytes && p.wal_holders.empty()) {
+    alarm(cat("the WAL has ", format_bytes(p.wal_bytes),
+              ": some program holds a snapshot; as root, this names it"));
+  }
 }
 
-void print_text(const Picture& p, const std::string& data_dir) {
+void print_text(const Picture& p) {
   const std::int64_t now = SystemClock().wall_ms();
-  const auto live = [&](std::string_view name) { return json_number(p.live, name).value_or(0); };
-  if (p.live.empty()) {
-    std::printf("gateway     stopped; this is what the log in %s holds\n", data_dir.c_str());
+  const auto line = [](const char* head, const std::string& text) {
+    std::printf("%-11s %s\n", head, text.c_str());
+  };
+  if (!p.live) {
+    line("gateway", cat("stopped; this is what the log in ", p.config.data_dir, " holds"));
   } else {
-    std::printf("gateway     running since %s (pid %lld, start %lld of this log)\n",
-                format_time_utc(live("started_ms")).c_str(), static_cast<long long>(live("pid")),
-                static_cast<long long>(p.epoch));
-    std::printf("devices     %lld connected on port %lld, %lld readings wait for their commit\n",
-                static_cast<long long>(live("connections")),
-                static_cast<long long>(live("mqtt_port")),
-                static_cast<long long>(live("waiting_for_commit")));
-    if (p.live.find("\"clock_trusted\":false") != std::string::npos) {
-      std::printf("clock       not synchronised: retention by time waits\n");
+    line("gateway", cat("running since ", format_time_utc(p.live->number("started_ms")), " (pid ",
+                        p.live->number("pid"), ", start ", p.epoch, " of this log)"));
+    line("devices",
+         cat(p.live->number("connections"), " connected on port ", p.live->number("mqtt_port"),
+             ", ", p.live->number("waiting_for_commit"), " readings wait for their commit"));
+    if (!p.live->flag("clock_trusted")) {
+      line("clock", "not synchronised: retention by time waits");
     }
   }
-  std::printf("records     %lld stored, %lld expired, %lld live in %lld topics\n",
-              static_cast<long long>(p.stored), static_cast<long long>(p.expired),
-              static_cast<long long>(p.stored - p.expired), static_cast<long long>(p.topics));
-  std::printf("set aside   %lld quarantined, %lld refused\n", static_cast<long long>(p.quarantined),
-              static_cast<long long>(p.refused));
-  for (const auto& [name, n] : p.counters) {
-    std::printf("            %s %lld\n", printable(name).c_str(), static_cast<long long>(n));
+  const Ledger& l = p.ledger;
+  line("records", cat(l.stored, " stored, ", l.expired, " expired, ",
+                      l.deleted > 0 ? cat(l.deleted, " deleted, ") : std::string(), l.live,
+                      " live in ", p.topics, " topics"));
+  line("set aside", cat(l.quarantined, " quarantined, ", l.refused, " refused"));
+  for (const auto& [name, n] : l.counters) line("", cat(printable(name), " ", n));
+  std::string disk = cat(format_bytes(p.database_bytes), " database, ", format_bytes(p.wal_bytes),
+                         " WAL, ", p.segments, " segments");
+  if (p.live && p.live->number("seconds_to_full") > 0) {
+    disk += cat("; full in about ", long_duration(p.live->number("seconds_to_full") * 1000));
   }
-  std::printf("disk        %s database, %s WAL, %lld segments\n",
-              format_bytes(p.database_bytes).c_str(), format_bytes(p.wal_bytes).c_str(),
-              static_cast<long long>(p.segments));
-  if (live("failed_commits") > 0) {
-    std::printf("ALARM       %lld commits failed since the start; see the journal\n",
-                static_cast<long long>(live("failed_commits")));
+  line("disk", disk);
+  for (const auto& [name, lag] : p.bridges) {
+    std::string state = "the gateway is stopped";
+    for (const Json& b : p.live ? p.live->list("bridges") : Json::Array{}) {
+      if (b.text("name") == name) state = b.text("state");
+    }
+    line("bridge", cat(name, ": ", state, "; ",
+                       lag.records == 0 ? std::string("nothing unsent")
+                                        : cat(lag.records, " unsent, the oldest from ",
+                                              ago(lag.oldest_append_ms, now))));
   }
-  for (const BridgeLag& b : p.bridges) {
-    std::string age =
-        b.oldest_append_ms == 0
-            ? std::string("nothing unsent")
-            : cat(b.unsent, " unsent, the oldest from ",
-                  std::max<std::int64_t>(0, (now - b.oldest_append_ms) / 1000), " s ago");
-    std::printf("bridge      %s: %s; %s\n", b.name.c_str(), live_state(p.live, b.name).c_str(),
-                age.c_str());
+  for (const Json& s : p.live ? p.live->list("subscriptions") : Json::Array{}) {
+    line("subscribed", cat(printable(s.text("client_id")), " at ", printable(s.text("broker")),
+                           ": ", s.text("state"), "; ", s.number("received"), " readings",
+                           s.number("sessions_lost") > 0 ? cat("; the broker forgot our session ",
+                                                               s.number("sessions_lost"), " times")
+                                                         : std::string()));
   }
+  print_alarms(p);
 }
 
 }  // namespace
@@ -161,8 +176,7 @@ int cmd_status(const StatusArgs& args) {
   if (args.json) {
     print_json(*picture);
   } else {
-    const auto loaded = load_config(args.config);
-    print_text(*picture, loaded ? loaded->config.data_dir : "");
+    print_text(*picture);
   }
   return kExitOk;
 }

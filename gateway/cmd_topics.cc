@@ -1,7 +1,8 @@
 #include <cstdio>
 
 #include "base/text.h"
-#include "gateway/cli.h"
+#include "gateway/admin.h"
+#include "gateway/verbs.h"
 
 namespace wayside {
 namespace {
@@ -50,7 +51,92 @@ Status list(const TopicsArgs& args) {
   return {};
 }
 
+// As far as it was given; "topics create|alter".
+Result<std::string> limits_json(const TopicsArgs& args) {
+  std::string out;
+  if (args.partitions > 0) out += cat(",\"partitions\":", args.partitions);
+  if (!args.retention.empty()) {
+    const auto ms =
+        args.retention == "forever" ? std::optional(kForever) : parse_duration_ms(args.retention);
+    if (!ms || *ms == 0) {
+      return fail(ErrorCode::invalid_argument, cat("--retention ", printable(args.retention)),
+                  "write a duration such as 12h or 7d, or forever");
+    }
+    out += cat(",\"retention_ms\":", *ms);
+  }
+  if (!args.retention_bytes.empty()) {
+    const auto bytes = parse_bytes(args.retention_bytes);
+    if (!bytes || *bytes <= 0) {
+      return fail(ErrorCode::invalid_argument,
+                  cat("--retention-bytes ", printable(args.retention_bytes)),
+                  "write a number of bytes such as 64MiB or 2GiB");
+    }
+    out += cat(",\"retention_bytes\":", *bytes);
+  }
+  return out;
+}
+
+Status change(const TopicsArgs& args, const char* verb) {
+  WS_TRY(check_topic_name(args.topic));
+  WS_ASSIGN(const std::string limits, limits_json(args));
+  if (limits.empty() && verb == std::string_view("alter")) {
+    return fail(ErrorCode::invalid_argument, "nothing to alter",
+                "give --partitions, --retention or --retention-bytes");
+  }
+  WS_ASSIGN([[maybe_unused]] const Json ok,
+            change_log(args.config, cat("{\"do\":\"topics.", verb, "\",\"topic\":\"", args.topic,
+                                        "\"", limits, "}")));
+  WS_ASSIGN(OpenedLog log, open_log(args.config));
+  const Topic* t = log.catalog.find(args.topic);
+  if (t == nullptr) return tl::unexpected<Error>(log.catalog.unknown_topic(args.topic));
+  std::printf("topic %s is %s: %zu %s, kept %s\n", t->name.c_str(),
+              verb == std::string_view("create") ? "created" : "altered", t->partitions.size(),
+              t->partitions.size() == 1 ? "partition" : "partitions", retention_text(*t).c_str());
+  if (verb == std::string_view("create")) {
+    std::printf("it is filled by a [[route]] with topic = \"%s\" in %s; then: wayside reload\n",
+                t->name.c_str(), args.config.c_str());
+  } else if (args.partitions > 0) {
+    std::printf("most keys go to another partition than before\n");
+  }
+  return {};
+}
+
+Status remove(const TopicsArgs& args) {
+  std::int64_t records = 0;
+  {
+    WS_ASSIGN(OpenedLog log, open_log(args.config));
+    const Topic* t = log.catalog.find(args.topic);
+    if (t == nullptr) return tl::unexpected<Error>(log.catalog.unknown_topic(args.topic));
+    WS_ASSIGN(const Totals n, totals_of(log.reader, *t));
+    records = n.stored - n.expired;
+    WS_TRY(
+        confirm(cat("delete topic ", t->name, " with ", records, " records for good?"), args.yes));
+  }
+  WS_ASSIGN(
+      [[maybe_unused]] const Json ok,
+      change_log(args.config, cat("{\"do\":\"topics.delete\",\"topic\":\"", args.topic, "\"}")));
+  std::printf("topic %s is deleted, with %lld records and what groups had committed of it\n",
+              args.topic.c_str(), static_cast<long long>(records));
+  return {};
+}
+
+Status describe_offsets(const TopicsArgs& args) {
+  WS_ASSIGN(OpenedLog log, open_log(args.config));
+  WS_ASSIGN(const std::int64_t n, log.reader.number("SELECT count(*) FROM _ws_consumer_offsets"));
+  if (args.json) {
+    std::printf("{\"topic\":\"__consumer_offsets\",\"compacted\":true,\"records\":%lld}\n",
+                static_cast<long long>(n));
+  } else {
+    std::printf(
+        "topic      __consumer_offsets\nretention  compacted: the latest commit of each "
+        "group and partition\nrecords    %lld\n",
+        static_cast<long long>(n));
+  }
+  return {};
+}
+
 Status describe(const TopicsArgs& args) {
+  if (args.topic == "__consumer_offsets") return describe_offsets(args);
   WS_ASSIGN(OpenedLog log, open_log(args.config));
   const Topic* t = log.catalog.find(args.topic);
   if (t == nullptr) return tl::unexpected<Error>(log.catalog.unknown_topic(args.topic));
@@ -85,6 +171,21 @@ Status describe(const TopicsArgs& args) {
 
 int cmd_topics_list(const TopicsArgs& args) {
   const Status s = list(args);
+  return s ? kExitOk : report(s.error());
+}
+
+int cmd_topics_create(const TopicsArgs& args) {
+  const Status s = change(args, "create");
+  return s ? kExitOk : report(s.error());
+}
+
+int cmd_topics_alter(const TopicsArgs& args) {
+  const Status s = change(args, "alter");
+  return s ? kExitOk : report(s.error());
+}
+
+int cmd_topics_delete(const TopicsArgs& args) {
+  const Status s = remove(args);
   return s ? kExitOk : report(s.error());
 }
 

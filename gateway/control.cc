@@ -2,21 +2,27 @@
 
 #include <fcntl.h>
 #include <poll.h>
+#include <sys/eventfd.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/un.h>
 #include <unistd.h>
 
 #include <cerrno>
+#include <chrono>
 #include <cstdlib>
 #include <cstring>
 
+#include "base/limits.h"
 #include "base/text.h"
 
 namespace wayside {
 namespace {
 
-constexpr int kPatienceMs = 2000;  // with somebody who connects and does not read, or answer
+std::int64_t now_ms() {
+  using namespace std::chrono;
+  return duration_cast<milliseconds>(steady_clock::now().time_since_epoch()).count();
+}
 
 Result<sockaddr_un> address_of(const std::string& path) {
   sockaddr_un address{};
@@ -31,41 +37,131 @@ Result<sockaddr_un> address_of(const std::string& path) {
 
 }  // namespace
 
-ControlSocket::~ControlSocket() {
-  if (fd_.valid()) ::unlink(path_.c_str());
-}
-
-Result<ControlSocket> ControlSocket::listen(const std::string& path) {
+Result<std::unique_ptr<ControlServer>> ControlServer::listen(const std::string& path,
+                                                             Handler handler) {
   WS_ASSIGN(const sockaddr_un address, address_of(path));
-  ControlSocket s;
+  std::unique_ptr<ControlServer> s(new ControlServer(path, std::move(handler)));
   UniqueFd fd(::socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0));
+  s->wake_ = UniqueFd(::eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK));
   ::unlink(path.c_str());  // of a gateway that was killed: the lock says that none runs
   if (::bind(fd.get(), reinterpret_cast<const sockaddr*>(&address), sizeof address) != 0 ||
-      ::chmod(path.c_str(), 0660) != 0 || ::listen(fd.get(), 16) != 0) {
+      ::chmod(path.c_str(), 0660) != 0 || ::listen(fd.get(), 16) != 0 || !s->wake_.valid()) {
     return tl::unexpected<Error>(errno_error(cat("the control socket ", path), errno));
   }
-  s.fd_ = std::move(fd);
-  s.path_ = path;
+  s->fd_ = std::move(fd);
   return s;
 }
 
-void ControlSocket::serve(int ms, const std::function<std::string()>& answer) {
-  pollfd waiting{fd_.get(), POLLIN, 0};
-  if (!fd_.valid()) {
-    ::poll(nullptr, 0, ms);
+ControlServer::~ControlServer() {
+  if (fd_.valid()) ::unlink(path_.c_str());
+}
+
+void ControlServer::serve(int ms) {
+  std::vector<pollfd> waiting{{fd_.get(), POLLIN, 0}, {wake_.get(), POLLIN, 0}};
+  std::vector<PeerId> ids;
+  take_answers();
+  for (const auto& [id, peer] : peers_) {
+    const int events = peer.out.empty() ? POLLIN : POLLIN | POLLOUT;
+    waiting.push_back({peer.fd.get(), static_cast<short>(events), 0});
+    ids.push_back(id);
+  }
+  if (::poll(waiting.data(), waiting.size(), ms) > 0) {
+    std::uint64_t ignored = 0;
+    if (waiting[1].revents != 0 && ::read(wake_.get(), &ignored, sizeof ignored) < 0) return;
+    take_answers();
+    for (std::size_t i = 0; i < ids.size(); ++i) {
+      const auto it = peers_.find(ids[i]);
+      if (it == peers_.end() || waiting[i + 2].revents == 0) continue;
+      if (!write(it->second) || !read(ids[i], it->second)) drop(ids[i]);
+    }
+    if (waiting[0].revents != 0) accept();
+    take_answers();
+  }
+  for (const PeerId id : ids) {
+    const auto it = peers_.find(id);
+    if (it == peers_.end() || it->second.out.empty()) continue;
+    const std::int64_t since = it->second.stalled_since_ms;
+    if (since != 0 && now_ms() - since > limits::kControlStallMs) drop(id);
+  }
+}
+
+void ControlServer::accept() {
+  UniqueFd fd(::accept4(fd_.get(), nullptr, nullptr, SOCK_CLOEXEC | SOCK_NONBLOCK));
+  if (!fd.valid()) return;
+  if (peers_.size() >= limits::kControlPeersMax) {
+    const std::string full =
+        error_json({ErrorCode::refused,
+                    cat(limits::kControlPeersMax, " programs ask this gateway already"),
+                    "end some of them ('wayside groups list' shows who reads)"}) +
+        "\n";
+    [[maybe_unused]] const ssize_t n =
+        ::send(fd.get(), full.data(), full.size(), MSG_NOSIGNAL | MSG_DONTWAIT);
     return;
   }
-  if (::poll(&waiting, 1, ms) <= 0) return;
-  const UniqueFd peer(::accept4(fd_.get(), nullptr, nullptr, SOCK_CLOEXEC));
-  if (!peer.valid()) return;
-  const timeval patience{kPatienceMs / 1000, 0};
-  ::setsockopt(peer.get(), SOL_SOCKET, SO_SNDTIMEO, &patience, sizeof patience);
-  const std::string text = answer();
-  for (std::size_t at = 0; at < text.size();) {
-    const ssize_t n = ::send(peer.get(), text.data() + at, text.size() - at, MSG_NOSIGNAL);
-    if (n <= 0) return;
-    at += static_cast<std::size_t>(n);
+  peers_[next_++].fd = std::move(fd);
+}
+
+// False: the peer is gone, or not to be borne.
+bool ControlServer::read(PeerId id, Peer& peer) {
+  std::string buffer(1 << 16, '\0');
+  const ssize_t n = ::recv(peer.fd.get(), buffer.data(), buffer.size(), MSG_DONTWAIT);
+  if (n < 0) return errno == EAGAIN || errno == EINTR;
+  if (n == 0) return false;
+  peer.in.append(buffer, 0, static_cast<std::size_t>(n));
+  for (;;) {
+    const std::size_t end = peer.in.find('\n');
+    if (end == std::string::npos) return peer.in.size() <= limits::kControlLineBytesMax;
+    const std::string line = peer.in.substr(0, end);
+    peer.in.erase(0, end + 1);
+    handler_.request(id, line);
   }
+}
+
+bool ControlServer::write(Peer& peer) {
+  while (!peer.out.empty()) {
+    const ssize_t n =
+        ::send(peer.fd.get(), peer.out.data(), peer.out.size(), MSG_NOSIGNAL | MSG_DONTWAIT);
+    if (n < 0 && (errno == EAGAIN || errno == EINTR)) {
+      if (peer.stalled_since_ms == 0) peer.stalled_since_ms = now_ms();
+      return true;
+    }
+    if (n <= 0) return false;
+    peer.out.erase(0, static_cast<std::size_t>(n));
+    peer.stalled_since_ms = 0;
+  }
+  return true;
+}
+
+void ControlServer::take_answers() {
+  std::vector<std::pair<PeerId, std::string>> answers;
+  {
+    const MutexLock lock(mutex_);
+    answers.swap(answers_);
+  }
+  for (auto& [id, line] : answers) {
+    const auto it = peers_.find(id);
+    if (it == peers_.end()) continue;
+    it->second.out += line + "\n";
+    if (!write(it->second)) drop(id);
+  }
+}
+
+void ControlServer::drop(PeerId id) {
+  peers_.erase(id);
+  handler_.gone(id);
+}
+
+void ControlServer::answer(PeerId peer, std::string line) {
+  {
+    const MutexLock lock(mutex_);
+    answers_.emplace_back(peer, std::move(line));
+  }
+  wake();
+}
+
+void ControlServer::wake() {
+  const std::uint64_t one = 1;
+  [[maybe_unused]] const ssize_t n = ::write(wake_.get(), &one, sizeof one);
 }
 
 std::string control_path(const std::string& data_dir) {
@@ -74,31 +170,84 @@ std::string control_path(const std::string& data_dir) {
              "/wayside.sock");
 }
 
-Result<std::string> ask_gateway(const std::string& data_dir) {
+Result<ControlClient> ControlClient::connect(const std::string& data_dir) {
+  std::string mine;
+  append_json_string(mine, data_dir);
   for (const std::string& path :
        {control_path(data_dir), std::string("/run/wayside/wayside.sock")}) {
     const auto address = address_of(path);
     if (!address) continue;
-    const UniqueFd fd(::socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0));
-    const timeval patience{kPatienceMs / 1000, 0};
-    ::setsockopt(fd.get(), SOL_SOCKET, SO_RCVTIMEO, &patience, sizeof patience);
-    ::setsockopt(fd.get(), SOL_SOCKET, SO_SNDTIMEO, &patience, sizeof patience);
-    if (::connect(fd.get(), reinterpret_cast<const sockaddr*>(&*address), sizeof *address) != 0) {
+    ControlClient client;
+    client.fd_ = UniqueFd(::socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0));
+    if (::connect(client.fd_.get(), reinterpret_cast<const sockaddr*>(&*address),
+                  sizeof *address) != 0) {
+      if (errno == EACCES) {
+        return fail(ErrorCode::unavailable, cat("no right to ask the gateway at ", path),
+                    "become a member of the group wayside (sudo usermod -aG wayside $USER, then "
+                    "log in again), or use sudo");
+      }
       continue;
     }
-    std::string out(1 << 16, '\0');
-    std::size_t size = 0;
-    for (ssize_t n = 0; (n = ::recv(fd.get(), out.data() + size, out.size() - size, 0)) > 0;) {
-      size += static_cast<std::size_t>(n);
-      if (size == out.size()) out.resize(out.size() * 2);
-    }
-    out.resize(size);
     // Of another gateway on this machine, /run/wayside tells nothing about this data_dir.
-    std::string mine = "\"data_dir\":";
-    append_json_string(mine, data_dir);
-    if (out.find(mine) != std::string::npos) return out;
+    const auto hello = client.ask(cat("{\"do\":\"hello\",\"data_dir\":", mine, "}"), 5000);
+    if (hello) return client;
   }
-  return fail(ErrorCode::unavailable, cat("no gateway runs on ", data_dir));
+  return fail(ErrorCode::unavailable, cat("no gateway runs on ", data_dir),
+              "start it: systemctl start wayside, or wayside run");
+}
+
+Status ControlClient::send(std::string_view request) {
+  std::string text = cat(request, "\n");
+  for (std::size_t at = 0; at < text.size();) {
+    const ssize_t n = ::send(fd_.get(), text.data() + at, text.size() - at, MSG_NOSIGNAL);
+    if (n < 0 && errno == EINTR) continue;
+    if (n <= 0) return fail(ErrorCode::unavailable, "the gateway went away");
+    at += static_cast<std::size_t>(n);
+  }
+  return {};
+}
+
+Result<std::string> ControlClient::line(std::int64_t timeout_ms) {
+  const std::int64_t until = now_ms() + timeout_ms;
+  for (;;) {
+    if (const std::size_t end = in_.find('\n'); end != std::string::npos) {
+      std::string out = in_.substr(0, end);
+      in_.erase(0, end + 1);
+      return out;
+    }
+    const std::int64_t left = until - now_ms();
+    pollfd waiting{fd_.get(), POLLIN, 0};
+    const int ready = left <= 0 ? 0 : ::poll(&waiting, 1, static_cast<int>(left));
+    if (ready < 0 && errno == EINTR) continue;
+    if (ready <= 0) return fail(ErrorCode::timeout, "the gateway did not answer in time");
+    std::string buffer(1 << 16, '\0');
+    const ssize_t n = ::recv(fd_.get(), buffer.data(), buffer.size(), 0);
+    if (n < 0 && errno == EINTR) continue;
+    if (n <= 0) return fail(ErrorCode::unavailable, "the gateway went away");
+    in_.append(buffer, 0, static_cast<std::size_t>(n));
+  }
+}
+
+Result<Json> ControlClient::ask(std::string_view request, std::int64_t timeout_ms) {
+  WS_TRY(send(request));
+  WS_ASSIGN(const std::string text, line(timeout_ms));
+  WS_ASSIGN(Json answer, Json::parse(text));
+  if (answer.find("error") == nullptr) return answer;
+  return fail(static_cast<ErrorCode>(answer.number("code")), answer.text("error"),
+              answer.text("hint"));
+}
+
+Result<Json> ask_gateway(const std::string& data_dir, std::string_view request) {
+  WS_ASSIGN(ControlClient client, ControlClient::connect(data_dir));
+  return client.ask(request);
+}
+
+std::string error_json(const Error& error) {
+  std::string out = "{\"error\":";
+  append_json_string(out, printable(error.what));
+  out += ",\"hint\":";
+  append_json_string(out, printable(error.hint));
+  return cat(out, ",\"code\":", static_cast<int>(error.code), "}");
 }
 
 }  // namespace wayside

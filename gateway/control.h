@@ -1,32 +1,86 @@
-// The control socket: a Unix socket in the runtime directory (or data_dir) that tells whoever
-// connects the gateway's state as one JSON object, and closes. Access is the file's: mode 0660.
-// Thread: one owner (main); ask_gateway from anywhere.
+// The control socket: a Unix socket in the runtime directory (or data_dir), over which the verbs
+// ask the running gateway: one JSON object a line each way. Access is the file's: mode 0660.
+// Thread: serve and the handler by one owner (main); answer and ControlClient from anywhere.
 #pragma once
 
+#include <cstdint>
 #include <functional>
+#include <map>
+#include <memory>
 #include <string>
+#include <string_view>
+#include <utility>
+#include <vector>
 
 #include "base/file.h"
+#include "base/json.h"
+#include "base/mutex.h"
 
 namespace wayside {
 
-class ControlSocket {
+using PeerId = std::uint64_t;
+
+class ControlServer {
  public:
-  ControlSocket() = default;
-  ControlSocket(ControlSocket&&) = default;
-  ControlSocket& operator=(ControlSocket&&) = default;
-  ~ControlSocket();
-  [[nodiscard]] static Result<ControlSocket> listen(const std::string& path);
-  // Waits at most `ms` for somebody to ask, and answers.
-  void serve(int ms, const std::function<std::string()>& answer);
+  // A request came (its answer may come later, and from another thread); or a peer is gone.
+  struct Handler {
+    std::function<void(PeerId, const std::string& line)> request;
+    std::function<void(PeerId)> gone;
+  };
+  [[nodiscard]] static Result<std::unique_ptr<ControlServer>> listen(const std::string& path,
+                                                                     Handler handler);
+  ~ControlServer();
+  ControlServer(const ControlServer&) = delete;
+  ControlServer& operator=(const ControlServer&) = delete;
+
+  // Serves for at most `ms`, or until wake().
+  void serve(int ms);
+  // Sends a line to a peer, if it is still there. Thread: any.
+  void answer(PeerId peer, std::string line);
+  void wake();
+
+ private:
+  struct Peer {
+    UniqueFd fd;
+    std::string in, out;
+    std::int64_t stalled_since_ms = 0;  // steady; it does not read
+  };
+  ControlServer(std::string path, Handler handler)
+      : path_(std::move(path)), handler_(std::move(handler)) {}
+  void accept();
+  [[nodiscard]] bool read(PeerId id, Peer& peer);
+  [[nodiscard]] bool write(Peer& peer);
+  void take_answers();
+  void drop(PeerId id);
+
+  const std::string path_;
+  const Handler handler_;
+  UniqueFd fd_, wake_;
+  std::map<PeerId, Peer> peers_;
+  PeerId next_ = 1;
+  Mutex mutex_;
+  std::vector<std::pair<PeerId, std::string>> answers_ GUARDED_BY(mutex_);
+};
+
+class ControlClient {
+ public:
+  // `unavailable` when no gateway runs on this data_dir.
+  [[nodiscard]] static Result<ControlClient> connect(const std::string& data_dir);
+  // Sends a request and waits for its answer. An answer {"error":…} is an error.
+  [[nodiscard]] Result<Json> ask(std::string_view request, std::int64_t timeout_ms = 60'000);
+  // The next line, as it is; `timeout`, or `unavailable` when the gateway is gone.
+  [[nodiscard]] Result<std::string> line(std::int64_t timeout_ms);
+  [[nodiscard]] Status send(std::string_view request);
 
  private:
   UniqueFd fd_;
-  std::string path_;
+  std::string in_;
 };
 
 [[nodiscard]] std::string control_path(const std::string& data_dir);
-// The running gateway's answer; `unavailable` when none runs on this data_dir.
-[[nodiscard]] Result<std::string> ask_gateway(const std::string& data_dir);
+// The answer to one request; `unavailable` when no gateway runs on this data_dir.
+[[nodiscard]] Result<Json> ask_gateway(const std::string& data_dir, std::string_view request);
+// Errors as they travel: {"error":"what","hint":"…","code":n}.
+[[nodiscard]] std::string error_json(const Error& error);
 
 }  // namespace wayside

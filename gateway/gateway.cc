@@ -1,31 +1,45 @@
+// Starting, serving and stopping. Requests are in requests.cc, the reload in reload.cc.
 #include "gateway/gateway.h"
 
 #include <signal.h>
 #include <sys/stat.h>
-#include <unistd.h>
 
 #include <cerrno>
 
+#include "base/limits.h"
 #include "base/text.h"
 #include "bridge/http_sink.h"
 #include "gateway/cli.h"
+#include "gateway/service.h"
 #include "gateway/version.h"
 
 namespace wayside {
+namespace {
+
+// A part that has not turned its loop for so long does not answer any more.
+constexpr std::int64_t kAliveMs = 30'000;
+
+}  // namespace
 
 Result<std::unique_ptr<Gateway>> Gateway::start(const Plan& plan, const Clock& clock,
                                                 Logger& logger, const SinkWrapper& wrap) {
   std::unique_ptr<Gateway> g(new Gateway(plan, clock, logger));
   WS_TRY(g->open_log());
   if (wrap) g->wrapped_ = wrap(*g->log_);
-  BatchSink& sink = g->wrapped_ ? *g->wrapped_ : *g->log_;
-  WS_ASSIGN(g->listener_, MqttListener::start(g->plan_, g->log_->catalog(), sink, clock, logger));
-  WS_TRY(g->start_bridges());
-  if (auto control = ControlSocket::listen(control_path(plan.config.data_dir))) {
+  WS_ASSIGN(g->listener_,
+            MqttListener::start(g->plan_, *g->log_->catalog(), g->sink(), clock, logger));
+  WS_TRY(g->start_links());
+  Gateway* self = g.get();
+  auto control = ControlServer::listen(
+      control_path(plan.config.data_dir),
+      {[self](PeerId peer, const std::string& line) { self->on_request(peer, line); },
+       [self](PeerId peer) { self->on_gone(peer); }});
+  if (control) {
     g->control_ = std::move(*control);
   } else {
     logger.warning(control.error().text());
   }
+  g->start_http();
   return g;
 }
 
@@ -35,63 +49,104 @@ Status Gateway::open_log() {
     return tl::unexpected<Error>(errno_error(cat("making data_dir ", c.data_dir), errno));
   }
   WS_ASSIGN(lock_, lock_file(c.data_dir + "/wayside.lock"));
-  EngineOptions options;
-  options.path = c.database_path();
-  options.budget_bytes = c.storage.budget_bytes;
-  options.segment_rows = c.storage.segment_rows;
-  const CommitPolicy policy{c.commit.linger_ms, static_cast<std::size_t>(c.commit.records),
-                            static_cast<std::size_t>(c.commit.bytes)};
-  WS_ASSIGN(log_, Log::open(options, policy, plan_.topics, clock_, logger_));
+  WS_ASSIGN(log_, Log::open(engine_options(c), commit_policy(c), plan_.topics, clock_, logger_));
   return {};
 }
 
-Status Gateway::start_bridges() {
+Result<Gateway::RunningBridge> Gateway::make_bridge(const BridgeConfig& b, LogReader& reader) {
+  WS_ASSIGN(auto sink, make_http_sink({b.to, log_->identity().gateway_id, b.name, b.token_file,
+                                       b.ca_file, b.timeout_ms, b.gzip}));
+  WS_ASSIGN(const auto paused, reader.fact(pause_fact(b.name)));
+  BridgeOptions options{b.name,      b.topics,       b.batch_records,   b.batch_bytes,
+                        b.linger_ms, b.retry_max_ms, paused.has_value()};
+  return RunningBridge{
+      b, std::make_unique<Bridge>(options, std::move(sink), *log_, *log_, clock_, logger_)};
+}
+
+Result<Gateway::RunningSubscriber> Gateway::make_subscriber(const SubscribeConfig& s,
+                                                            LogReader& reader) {
+  WS_ASSIGN(std::string broker, parse_broker(s.broker));
+  WS_ASSIGN(const auto known, reader.fact(Subscriber::fact(s)));
+  auto ingest = std::make_unique<Ingest>(plan_.routes, *log_->catalog(), clock_);
+  return RunningSubscriber{
+      s, std::make_unique<Subscriber>(s, std::move(broker), std::move(ingest), known.has_value(),
+                                      *log_, clock_, logger_)};
+}
+
+Status Gateway::start_links() {
+  WS_ASSIGN(LogReader reader, LogReader::open(log_->path()));
+  for (const SubscribeConfig& s : plan_.config.subscriptions) {
+    WS_ASSIGN(RunningSubscriber made, make_subscriber(s, reader));
+    subscribers_.push_back(std::move(made));
+  }
   for (const BridgeConfig& b : plan_.config.bridges) {
-    WS_ASSIGN(auto sink, make_http_sink({b.to, log_->identity().gateway_id, b.name, b.token_file,
-                                         b.ca_file, b.timeout_ms, b.gzip}));
-    BridgeOptions options{b.name,        b.topics,    b.batch_records,
-                          b.batch_bytes, b.linger_ms, b.retry_max_ms};
-    bridges_.push_back(
-        std::make_unique<Bridge>(options, std::move(sink), *log_, *log_, clock_, logger_));
+    WS_ASSIGN(RunningBridge made, make_bridge(b, reader));
+    bridges_.push_back(std::move(made));
   }
   return {};
+}
+
+// Monitoring is not worth a reading: without its port the gateway runs all the same.
+void Gateway::start_http() {
+  const std::string& listen = plan_.config.http.listen;
+  if (listen.empty()) return;
+  const auto at = parse_host_port(listen);
+  auto server = at ? HttpServer::start(*at, [this](std::string_view p) { return on_http(p); })
+                   : Result<std::unique_ptr<HttpServer>>(tl::unexpected<Error>(at.error()));
+  if (server) {
+    http_ = std::move(*server);
+  } else {
+    logger_.warning(cat(server.error().text(), "; the gateway runs without health and metrics"));
+  }
 }
 
 Gateway::~Gateway() {
+  {
+    const MutexLock lock(mutex_);
+    stopping_ = true;
+    tasks_.clear();  // whoever waits for one of them is told that nobody comes
+  }
+  http_.reset();
   if (listener_) listener_->stop();
   if (log_) log_->give_up_waiting();
+  subscribers_.clear();
   bridges_.clear();
   log_.reset();
-  // wrapped_ and listener_ go after the log: its last batches may still call them back.
+  // wrapped_ and listener_ go after the log, whose last batches may still call them back; and so
+  // does the control socket, to which they may still have answers.
+}
+
+void Gateway::post(std::function<void()> task) {
+  {
+    const MutexLock lock(mutex_);
+    if (stopping_) return;
+    tasks_.push_back(std::move(task));
+  }
+  if (control_) control_->wake();
 }
 
 void Gateway::serve(int ms) {
-  control_.serve(ms, [this] { return status_json(); });
+  if (control_) {
+    control_->serve(ms);
+  } else {
+    ::usleep(static_cast<unsigned>(ms) * 1000);
+  }
+  std::deque<std::function<void()>> tasks;
+  {
+    const MutexLock lock(mutex_);
+    tasks.swap(tasks_);
+  }
+  for (const auto& task : tasks) task();
+  metrics_.sample(plan_.config.database_path(), clock_);
+  touch_groups();
 }
 
-std::string Gateway::status_json() const {
-  const WriterStats w = log_->stats();
-  std::string out = "{\"version\":\"" + std::string(kVersion) + "\",\"data_dir\":";
-  append_json_string(out, plan_.config.data_dir);
-  out += cat(",\"pid\":", ::getpid(), ",\"started_ms\":", started_ms_,
-             ",\"epoch\":", log_->identity().epoch, ",\"mqtt_port\":", listener_->port(),
-             ",\"connections\":", listener_->connections(),
-             ",\"clock_trusted\":", clock_.trusted() ? "true" : "false", ",\"commits\":", w.commits,
-             ",\"records\":", w.records, ",\"failed_commits\":", w.failed_commits,
-             ",\"waiting_for_commit\":", w.queued_ops, ",\"last_error\":");
-  append_json_string(out, printable(w.last_error));
-  out += ",\"bridges\":[";
-  for (std::size_t i = 0; i < bridges_.size(); ++i) {
-    const BridgeStatus b = bridges_[i]->status();
-    out += i == 0 ? "{\"name\":" : ",{\"name\":";
-    append_json_string(out, plan_.config.bridges[i].name);
-    out += ",\"state\":";
-    append_json_string(out, printable(b.state));
-    out += cat(",\"since_ms\":", b.since_ms, ",\"records_sent\":", b.records_sent,
-               ",\"batches_sent\":", b.batches_sent, ",\"tries_failed\":", b.tries_failed,
-               ",\"last_delivered_ms\":", b.last_delivered_ms, "}");
-  }
-  return out + "]}\n";
+std::string Gateway::not_alive() const {
+  const std::int64_t now = clock_.steady_ms();
+  std::string out;
+  if (now - listener_->heartbeat_steady_ms() > kAliveMs) out += "the MQTT listener hangs; ";
+  if (now - log_->stats().heartbeat_steady_ms > kAliveMs) out += "the writer of the log hangs; ";
+  return out.substr(0, out.empty() ? 0 : out.size() - 2);
 }
 
 int run_gateway(const std::string& config_path, const SinkWrapper& wrap) {
@@ -102,12 +157,20 @@ int run_gateway(const std::string& config_path, const SinkWrapper& wrap) {
   pthread_sigmask(SIG_BLOCK, &signals, nullptr);
   ::signal(SIGPIPE, SIG_IGN);
 
+  Service service;
   auto plan = load_plan(config_path);
   if (!plan) {
     report(plan.error());
+    service.lasted();
     return kExitConfiguration;
   }
   Logger logger(plan->config.log_level);
+  if (const std::int64_t ms = service.start_delay_ms(); ms > 0) {
+    logger.warning(cat("the last starts did not last; waiting ", ms / 1000, " s before this one"));
+    service.notify(cat("STATUS=waiting ", ms / 1000, " s: the last starts did not last"));
+    const timespec wait{static_cast<time_t>(ms / 1000), 0};
+    if (::sigtimedwait(&signals, nullptr, &wait) > 0) return kExitOk;
+  }
   const SystemClock clock(plan->config.clock_trust);
   http_global_init();
   auto gateway = Gateway::start(*plan, clock, logger, wrap);
@@ -115,19 +178,43 @@ int run_gateway(const std::string& config_path, const SinkWrapper& wrap) {
     logger.error(gateway.error().text());
     return exit_code(gateway.error());
   }
+  Gateway& g = **gateway;
   logger.info(cat("wayside ", kVersion, ": mqtt listens on ", plan->config.mqtt.listen, ", port ",
-                  (*gateway)->mqtt_port(), "; log ", plan->config.database_path()));
+                  g.mqtt_port(), "; http port ", g.http_port(), "; log ",
+                  plan->config.database_path()));
   if (!clock.trusted()) {
     logger.warning("the clock is not synchronised: retention by time waits until it is");
   }
+  service.notify(cat("READY=1\nSTATUS=taking readings on port ", g.mqtt_port()));
+  const std::int64_t ready_ms = clock.steady_ms();
   const timespec now{0, 0};
+  bool lasting = false;
   for (;;) {
-    (*gateway)->serve(250);
+    g.serve(250);
+    const std::int64_t steady_ms = clock.steady_ms();
+    if (!std::exchange(lasting, steady_ms - ready_ms >= kLastingMs) && lasting) service.lasted();
+    if (const std::string why = g.not_alive(); why.empty()) {
+      service.feed_watchdog(steady_ms);
+    } else {
+      logger.repeated(LogLevel::error, "alive", why);
+    }
     const int signal = ::sigtimedwait(&signals, nullptr, &now);
     if (signal == SIGTERM || signal == SIGINT) break;
+    if (signal != SIGHUP) continue;
+    service.notify(cat("RELOADING=1\nMONOTONIC_USEC=", steady_ms * 1000));
+    g.reload([&](const Result<std::vector<std::string>>& changes) {
+      if (!changes) logger.error(cat("not reloaded, nothing changed: ", changes.error().text()));
+      if (changes && changes->empty()) logger.info("reloaded: nothing differs");
+      if (changes) {
+        for (const std::string& line : *changes) logger.info("reloaded: " + line);
+      }
+      service.notify("READY=1");
+    });
   }
   logger.info("stopping: what was taken is committed and acknowledged first");
+  service.notify("STOPPING=1\nSTATUS=committing what was taken");
   gateway->reset();
+  service.lasted();
   logger.info("stopped");
   http_global_cleanup();
   return 0;

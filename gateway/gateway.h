@@ -1,8 +1,11 @@
-// The gateway: the composition root. Lock, log, listener, bridges and control socket, started in
-// this order and stopped in the reverse one. Thread: one owner (main).
+// The gateway: the composition root. Lock, log, listener, subscriptions, bridges, control socket
+// and HTTP, started in this order and stopped in the reverse one. Thread: one owner (main); other
+// threads reach it by post().
 #pragma once
 
+#include <deque>
 #include <functional>
+#include <map>
 #include <memory>
 #include <string>
 #include <vector>
@@ -10,10 +13,16 @@
 #include "base/clock.h"
 #include "base/file.h"
 #include "base/log.h"
+#include "base/mutex.h"
 #include "bridge/bridge.h"
+#include "gateway/admin.h"
 #include "gateway/control.h"
+#include "gateway/http_server.h"
+#include "gateway/metrics.h"
 #include "gateway/mqtt_listener.h"
 #include "gateway/plan.h"
+#include "gateway/subscriber.h"
+#include "storage/coordinator.h"
 #include "storage/log.h"
 
 namespace wayside {
@@ -28,19 +37,54 @@ class Gateway {
                                                               const SinkWrapper& wrap = {});
   ~Gateway();  // stops; everything that was taken is committed and acknowledged first
 
-  // Answers whoever asks on the control socket, for at most `ms`.
+  // Serves requests and what was posted, for at most `ms`.
   void serve(int ms);
+  // Applies the configuration file as it is now; `done` is told what changed, a line each, or why
+  // nothing did.
+  void reload(std::function<void(Result<std::vector<std::string>>)> done);
   [[nodiscard]] std::uint16_t mqtt_port() const { return listener_->port(); }
-  // The state as JSON: what `wayside status` shows of a running gateway.
-  [[nodiscard]] std::string status_json() const;
+  [[nodiscard]] std::uint16_t http_port() const { return http_ ? http_->port() : 0; }
+  // What does not answer; empty: all is alive. An idle writer, or one that waits, is alive.
+  [[nodiscard]] std::string not_alive() const;
+  // Runs it on main's thread, soon. Thread: any.
+  void post(std::function<void()> task);
 
  private:
+  struct RunningBridge {
+    BridgeConfig config;
+    std::unique_ptr<Bridge> bridge;
+  };
+  struct RunningSubscriber {
+    SubscribeConfig config;
+    std::unique_ptr<Subscriber> subscriber;
+  };
+  struct Reload;
+
   Gateway(const Plan& plan, const Clock& clock, Logger& logger)
       : plan_(plan), clock_(clock), logger_(logger), started_ms_(clock.wall_ms()) {}
   [[nodiscard]] Status open_log();
-  [[nodiscard]] Status start_bridges();
+  [[nodiscard]] Result<RunningBridge> make_bridge(const BridgeConfig& config, LogReader& reader);
+  [[nodiscard]] Result<RunningSubscriber> make_subscriber(const SubscribeConfig& config,
+                                                          LogReader& reader);
+  [[nodiscard]] Status start_links();
+  void start_http();
+  [[nodiscard]] BatchSink& sink() { return wrapped_ ? *wrapped_ : *log_; }
 
-  const Plan plan_;
+  void on_request(PeerId peer, const std::string& line);
+  void on_admin(PeerId peer, const Json& request);
+  void on_join(PeerId peer, const Json& request);
+  void on_commit(PeerId peer, const Json& request);
+  void on_gone(PeerId peer);
+  void touch_groups();
+  [[nodiscard]] std::string status_json() const;
+  [[nodiscard]] std::string groups_json() const;
+  [[nodiscard]] HttpReply on_http(std::string_view path);  // Thread: the HTTP server's
+  [[nodiscard]] HttpReply http_reply(std::string_view path);
+
+  void begin_reload(const std::shared_ptr<Reload>& reload);
+  void finish_reload(const std::shared_ptr<Reload>& reload, const Status& changed);
+
+  Plan plan_;
   const Clock& clock_;
   Logger& logger_;
   const std::int64_t started_ms_;
@@ -48,8 +92,19 @@ class Gateway {
   std::unique_ptr<MqttListener> listener_;  // outlives the log, whose batches may call it back
   std::unique_ptr<Log> log_;
   std::unique_ptr<BatchSink> wrapped_;
-  std::vector<std::unique_ptr<Bridge>> bridges_;
-  ControlSocket control_;
+  std::vector<RunningSubscriber> subscribers_;
+  std::vector<RunningBridge> bridges_;
+  std::unique_ptr<ControlServer> control_;
+  std::unique_ptr<HttpServer> http_;
+  GroupCoordinator coordinator_;
+  std::map<PeerId, std::pair<std::string, std::string>> member_of_;  // group and topic
+  Metrics metrics_;
+  bool reloading_ = false;
+  std::int64_t groups_touched_ms_ = 0;  // steady
+
+  Mutex mutex_;
+  std::deque<std::function<void()>> tasks_ GUARDED_BY(mutex_);
+  bool stopping_ GUARDED_BY(mutex_) = false;
 };
 
 // `wayside run`: until SIGTERM or SIGINT. Returns the exit code.

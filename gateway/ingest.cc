@@ -4,7 +4,6 @@
 #include "base/checksum.h"
 #include "base/limits.h"
 #include "base/text.h"
-#include "devices/payload.h"
 #include "gateway/plan.h"
 
 namespace wayside {
@@ -38,14 +37,16 @@ Ingest::Resolved Ingest::resolve(std::string_view mqtt_topic, const std::string&
   for (const auto& target : targets_) {
     const auto captures = target->route.pattern.match(mqtt_topic);
     if (!captures) continue;
-    r.target = target.get();
+    Candidate c;
+    c.target = target.get();
     const KeyRule& rule = target->route.key;
     if (!rule.none() && !rule.pointer()) {
-      r.key = rule.render(*captures);
-      r.has_key = true;
-      r.tp = partition_for(*target, r.key);
+      c.key = rule.render(*captures);
+      c.has_key = true;
+      c.tp = partition_for(*target, c.key);
     }
-    break;
+    r.candidates.push_back(std::move(c));
+    if (!target->route.when) break;
   }
   return r;
 }
@@ -56,64 +57,108 @@ TpId Ingest::partition_for(Target& target, const std::optional<std::string>& key
   return target.partitions[static_cast<std::size_t>(kafka_partition(*key, n))];
 }
 
-Ingest::Made Ingest::make(const Resolved& resolved, std::string_view payload, bool retain) {
-  if (resolved.target == nullptr) {
-    return quarantine(resolved, payload, "no_route", "no [[route]] takes this MQTT topic");
-  }
-  Target& target = *resolved.target;
-  const Route& route = target.route;
-  Made made;
-  Record& record = made.append.record;
-  if (resolved.has_key) record.key = resolved.key;
-  if (route.payload == PayloadKind::json) {
-    const JsonPointer* key_at = route.key.pointer() ? &*route.key.pointer() : nullptr;
-    auto json = inspect_json(payload, key_at, route.time ? &*route.time : nullptr);
-    if (!json) return quarantine(resolved, payload, "not_json", json.error().what);
-    if (key_at != nullptr) {
-      if (!json->key || json->key->kind == JsonScalar::Kind::null) {
-        return quarantine(resolved, payload, "no_key", "the key's field is missing or null");
+Ingest::Outcome Ingest::make(const Resolved& resolved, std::string_view payload, bool retain,
+                             std::vector<Op>& ops) {
+  Failure failure{"no_route", resolved.candidates.empty()
+                                  ? "no [[route]] takes this MQTT topic"
+                                  : "the condition of no [[route]] for this MQTT topic holds"};
+  for (const Candidate& candidate : resolved.candidates) {
+    const Route& route = candidate.target->route;
+    std::optional<Json> tree;
+    // Most payloads are looked through once and never become a tree.
+    if (route.when || route.split || route.value || route.payload == PayloadKind::cbor) {
+      auto parsed = parse_payload(payload, route.payload);
+      if (!parsed) {
+        failure = {route.payload == PayloadKind::cbor ? "not_cbor" : "not_json",
+                   parsed.error().what};
+        continue;
       }
-      if (json->key->kind == JsonScalar::Kind::structure) {
-        return quarantine(resolved, payload, "no_key", "the key's field is an object or a list");
-      }
-      record.key = std::move(json->key->text);
+      tree = std::move(*parsed);
+      if (route.when && !route.when->holds(*tree)) continue;
     }
-    const auto device_ms = json->time ? device_time_ms(*json->time) : std::nullopt;
-    // An implausible time is not the reading's fault: the append time stands for it.
-    if (device_ms && *device_ms >= limits::kPlausibleFromMs &&
-        (!clock_.trusted() || *device_ms <= clock_.wall_ms() + limits::kPlausibleAheadMs)) {
-      record.timestamp_ms = *device_ms;
-      record.attributes |= kDeviceTime;
-    }
+    const std::size_t before = ops.size();
+    auto failed = append_all(candidate, tree ? &*tree : nullptr, payload, retain, resolved, ops);
+    if (!failed) return {nullptr, &route};
+    ops.resize(before);  // all of a message or none
+    quarantine(resolved, payload, *failed, ops);
+    return {failed->name, &route};
   }
-  if (!route.key.none() && record.key->empty()) {
-    return quarantine(resolved, payload, "no_key", "the key is empty");
-  }
-  if (record.key && record.key->size() > limits::kKeyBytesMax) {
-    return quarantine(
-        resolved, payload, "key_too_long",
-        cat("the key has ", record.key->size(), " bytes; the limit is ", limits::kKeyBytesMax));
-  }
-  if (retain) record.attributes |= kRetained;
-  record.value = std::string(payload);
-  made.append.tp = resolved.has_key ? resolved.tp : partition_for(target, record.key);
-  made.append.source = resolved.source;
-  return made;
+  quarantine(resolved, payload, failure, ops);
+  return {failure.name, nullptr};
 }
 
-Ingest::Made Ingest::quarantine(const Resolved& resolved, std::string_view payload,
-                                const char* name, std::string_view reason) const {
-  Made made;
-  made.quarantined = name;
-  made.append.tp = quarantine_;
-  made.append.source = resolved.source;
-  made.append.record.key = resolved.source->client_id;
-  made.append.record.value = std::string(payload);
-  made.append.record.headers = encode_headers({{"reason", name},
-                                               {"detail", std::string(reason)},
-                                               {"mqtt.topic", resolved.source->mqtt_topic},
-                                               {"mqtt.client_id", resolved.source->client_id}});
-  return made;
+std::optional<Ingest::Failure> Ingest::append_all(const Candidate& candidate, const Json* tree,
+                                                  std::string_view payload, bool retain,
+                                                  const Resolved& resolved, std::vector<Op>& ops) {
+  const Route& route = candidate.target->route;
+  if (tree != nullptr) {
+    auto parts = take_apart(*tree, payload, route);
+    if (!parts) return Failure{"no_value", parts.error().what};
+    for (Part& part : *parts) {
+      if (auto failed = append(candidate, std::move(part), retain, resolved, ops)) return failed;
+    }
+    return std::nullopt;
+  }
+  Part part;
+  if (route.payload == PayloadKind::json) {
+    auto json = inspect_json(payload, route.key.pointer() ? &*route.key.pointer() : nullptr,
+                             route.time ? &*route.time : nullptr);
+    if (!json) return Failure{"not_json", json.error().what};
+    part.key = std::move(json->key);
+    part.time = std::move(json->time);
+  }
+  part.value = std::string(payload);
+  return append(candidate, std::move(part), retain, resolved, ops);
+}
+
+std::optional<Ingest::Failure> Ingest::append(const Candidate& candidate, Part&& part, bool retain,
+                                              const Resolved& resolved, std::vector<Op>& ops) {
+  const Route& route = candidate.target->route;
+  Append made;
+  Record& record = made.record;
+  if (candidate.has_key) record.key = candidate.key;
+  if (route.key.pointer()) {
+    if (!part.key || part.key->kind == JsonScalar::Kind::null) {
+      return Failure{"no_key", "the key's field is missing or null"};
+    }
+    if (part.key->kind == JsonScalar::Kind::structure) {
+      return Failure{"no_key", "the key's field is an object or a list"};
+    }
+    record.key = std::move(part.key->text);
+  }
+  const auto device_ms = part.time ? device_time_ms(*part.time, route.time_unit) : std::nullopt;
+  // An implausible time is not the reading's fault: the append time stands for it.
+  if (device_ms && *device_ms >= limits::kPlausibleFromMs &&
+      (!clock_.trusted() || *device_ms <= clock_.wall_ms() + limits::kPlausibleAheadMs)) {
+    record.timestamp_ms = *device_ms;
+    record.attributes |= kDeviceTime;
+  }
+  if (!route.key.none() && record.key->empty()) return Failure{"no_key", "the key is empty"};
+  if (record.key && record.key->size() > limits::kKeyBytesMax) {
+    return Failure{"key_too_long", cat("the key has ", record.key->size(), " bytes; the limit is ",
+                                       limits::kKeyBytesMax)};
+  }
+  if (retain) record.attributes |= kRetained;
+  if (route.payload == PayloadKind::cbor) record.attributes |= kCbor;
+  record.value = std::move(part.value);
+  made.tp = candidate.has_key ? candidate.tp : partition_for(*candidate.target, record.key);
+  made.source = resolved.source;
+  ops.emplace_back(std::move(made));
+  return std::nullopt;
+}
+
+void Ingest::quarantine(const Resolved& resolved, std::string_view payload, const Failure& failure,
+                        std::vector<Op>& ops) const {
+  Append made;
+  made.tp = quarantine_;
+  made.source = resolved.source;
+  made.record.key = resolved.source->client_id;
+  made.record.value = std::string(payload);
+  made.record.headers = encode_headers({{"reason", failure.name},
+                                        {"detail", failure.reason},
+                                        {"mqtt.topic", resolved.source->mqtt_topic},
+                                        {"mqtt.client_id", resolved.source->client_id}});
+  ops.emplace_back(std::move(made));
 }
 
 }  // namespace wayside

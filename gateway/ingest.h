@@ -1,5 +1,6 @@
 // A reading's way from its MQTT topic to a partition: route, decode, key, partition; or, when
-// one of these fails, to quarantine with its reason. Thread: the I/O thread's.
+// one of these fails, to quarantine with its reason. Thread: one owner (the I/O thread; each
+// subscription has its own).
 #pragma once
 
 #include <cstdint>
@@ -9,6 +10,7 @@
 #include <vector>
 
 #include "base/clock.h"
+#include "devices/payload.h"
 #include "devices/route.h"
 #include "storage/batch.h"
 #include "storage/catalog.h"
@@ -19,16 +21,19 @@ class Ingest {
  public:
   struct Target;  // a route with its topic's partitions
   // What a topic name alone decides; a connection remembers it.
-  struct Resolved {
-    Target* target = nullptr;  // none: no route takes it
+  struct Candidate {
+    Target* target = nullptr;
     std::string key;
     bool has_key = false;
     TpId tp;  // of a key that the topic decides
+  };
+  struct Resolved {
+    std::vector<Candidate> candidates;  // in the order of the routes; the last has no condition
     std::shared_ptr<Source> source;
   };
-  struct Made {
-    Append append;
-    const char* quarantined = nullptr;  // the reason's name; none: the route took it
+  struct Outcome {
+    const char* quarantined = nullptr;  // the reason's name; none: a route took it
+    const Route* route = nullptr;       // which one
   };
 
   // REQUIRES: every route's topic, and the quarantine, are in the catalog.
@@ -36,11 +41,24 @@ class Ingest {
   ~Ingest();
 
   [[nodiscard]] Resolved resolve(std::string_view mqtt_topic, const std::string& client_id);
-  [[nodiscard]] Made make(const Resolved& resolved, std::string_view payload, bool retain);
+  // Adds the records that the message makes: one, several when its route splits it, or the one
+  // that goes to quarantine.
+  [[nodiscard]] Outcome make(const Resolved& resolved, std::string_view payload, bool retain,
+                             std::vector<Op>& ops);
 
  private:
-  [[nodiscard]] Made quarantine(const Resolved& resolved, std::string_view payload,
-                                const char* name, std::string_view reason) const;
+  struct Failure {
+    const char* name;
+    std::string reason;
+  };
+  // The parts of the payload as records; or why not.
+  [[nodiscard]] std::optional<Failure> append(const Candidate& candidate, Part&& part, bool retain,
+                                              const Resolved& resolved, std::vector<Op>& ops);
+  [[nodiscard]] std::optional<Failure> append_all(const Candidate& candidate, const Json* tree,
+                                                  std::string_view payload, bool retain,
+                                                  const Resolved& resolved, std::vector<Op>& ops);
+  void quarantine(const Resolved& resolved, std::string_view payload, const Failure& failure,
+                  std::vector<Op>& ops) const;
   [[nodiscard]] TpId partition_for(Target& target, const std::optional<std::string>& key);
 
   std::vector<std::unique_ptr<Target>> targets_;

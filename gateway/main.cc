@@ -1,10 +1,10 @@
 // The command line: every verb and its options; CLI11 is included here alone.
 #include <CLI/CLI.hpp>
-#include <map>
 
 #include "base/text.h"
-#include "gateway/cli.h"
 #include "gateway/gateway.h"
+#include "gateway/options.h"
+#include "gateway/verbs.h"
 #include "gateway/version.h"
 
 namespace {
@@ -17,14 +17,6 @@ constexpr const char* kExitCodes =
     "log; 4 the range holds nothing; 5 no gateway answers; 6 time limit; 78 wrong configuration, "
     "or\n"
     "a log of a newer version.";
-
-const std::map<std::string, Format> kFormats = {
-    {"table", Format::table}, {"json", Format::json}, {"csv", Format::csv}, {"raw", Format::raw}};
-
-void config_option(CLI::App* verb, std::string& path) {
-  path = std::string(kDefaultConfigPath);
-  verb->add_option("-c,--config", path, "The configuration file")->capture_default_str();
-}
 
 void listener_options(CLI::App* verb, std::string& host, int& port, int& qos) {
   verb->add_option("--host", host, "The listener's host; else as configured");
@@ -59,71 +51,28 @@ int main(int argc, char** argv) {
   check->add_flag("--print-default", check_args.print_default, "Print a commented default file");
   check->add_flag("--print-reference", check_args.print_reference,
                   "Print the reference (Markdown)");
+  check
+      ->add_option("--try", check_args.try_message,
+                   "What would become of a message: its MQTT topic, and a file with its payload "
+                   "(-: standard input)")
+      ->expected(2)
+      ->type_name("TOPIC FILE");
+  check->footer(
+      "Examples:\n  wayside check\n"
+      "  echo '{\"speed\":61.5}' | wayside check --try fleet/truck-007/gps -");
   check->callback([&] { code = cmd_check(check_args); });
 
-  StatusArgs status_args;
-  auto* status = app.add_subcommand("status", "What the gateway does and what the log holds");
-  config_option(status, status_args.config);
-  status->add_flag("--json", status_args.json, "As JSON");
-  status->callback([&] { code = cmd_status(status_args); });
+  LogVerbs log_verbs;
+  add_log_verbs(app, log_verbs, code);
 
-  TopicsArgs topics_args;
-  auto* topics = app.add_subcommand("topics", "The topics of the log");
-  topics->require_subcommand(1);
-  auto* list = topics->add_subcommand("list", "All topics, with their records and retention");
-  config_option(list, topics_args.config);
-  list->add_flag("--json", topics_args.json, "As JSON");
-  list->callback([&] { code = cmd_topics_list(topics_args); });
-  auto* describe = topics->add_subcommand("describe", "One topic: its partitions and offsets");
-  config_option(describe, topics_args.config);
-  describe->add_option("topic", topics_args.topic, "The topic")->required();
-  describe->add_flag("--json", topics_args.json, "As JSON");
-  describe->callback([&] { code = cmd_topics_describe(topics_args); });
-
-  ReadArgs read_args;
-  auto* read =
-      app.add_subcommand("read", "Print records; alone from the log start to the present end");
-  config_option(read, read_args.config);
-  read->add_option("topic", read_args.topic, "The topic")->required();
-  read->add_option("-o,--offset", read_args.range,
-                   "A range: start, end, 100, 100:200, :200, +10 or -10 (first or last ten of each "
-                   "partition), @-1h, @2026-11-22T08:00:00Z, @T1:T2 (by append time)");
-  read->add_option("-p,--partition", read_args.partition, "Of this partition only");
-  read->add_option("-k,--key", read_args.key, "Of this key only");
-  read->add_option("-n,--count", read_args.count, "At most so many records")
-      ->check(CLI::NonNegativeNumber);
-  read->add_flag("-f,--follow", read_args.follow, "Go on with what comes");
-  read->add_option("--format", read_args.format,
-                   "table, json (a line each), csv or raw (the value)")
-      ->transform(CLI::CheckedTransformer(kFormats).description(""))
-      ->type_name("FORMAT");
-  read->add_flag_callback(
-      "--json", [&] { read_args.format = Format::json; }, "Short for --format json");
-  read->footer(
-      "Examples (with -c FILE, or the default file):\n  wayside read truck_gps -o -10\n  wayside "
-      "read truck_gps -o @-1h -k truck-007 "
-      "--json\n  wayside read truck_gps -o end --follow");
-  read->callback([&] { code = cmd_read(read_args); });
-
-  QueryArgs query_args;
-  auto* query = app.add_subcommand("query", "Read-only SQL over the log; each topic is a view");
-  config_option(query, query_args.config);
-  query->add_option("sql", query_args.sql, "The SQL statement")->required();
-  std::string timeout = "10s";
-  query->add_option("--timeout", timeout, "A time limit")->capture_default_str();
-  query->add_option("--format", query_args.format, "table, json (a line each) or csv")
-      ->transform(CLI::CheckedTransformer(kFormats).description(""))
-      ->type_name("FORMAT");
-  query->add_flag_callback(
-      "--json", [&] { query_args.format = Format::json; }, "Short for --format json");
-  query->footer(
-      "Example:\n  wayside query \"SELECT key, max(time), speed FROM truck_gps GROUP BY key\"");
-  query->callback([&] {
-    const auto ms = parse_duration_ms(timeout);
-    if (!ms) throw CLI::ValidationError("--timeout", "write a duration such as 10s or 2m");
-    query_args.timeout_ms = *ms;
-    code = cmd_query(query_args);
-  });
+  std::string reload_config;
+  auto* reload =
+      app.add_subcommand("reload", "Apply the changed configuration file to the running gateway");
+  config_option(reload, reload_config);
+  reload->footer(
+      "Prints what differs; what needs a restart says so. A wrong file changes nothing.\n"
+      "Example:\n  wayside reload");
+  reload->callback([&] { code = cmd_reload(reload_config); });
 
   PublishArgs publish_args;
   auto* publish = app.add_subcommand("publish", "Publish a reading to the gateway over MQTT");
@@ -161,6 +110,12 @@ int main(int argc, char** argv) {
       ->capture_default_str();
   simulate->add_option("--seed", simulate_args.seed, "For the same tracks again");
   simulate->callback([&] { code = cmd_simulate(simulate_args); });
+
+  auto* completion = app.add_subcommand("completion", "Print the completion script for a shell");
+  std::string shell;
+  completion->add_option("shell", shell, "bash")->required()->check(CLI::IsMember({"bash"}));
+  completion->footer("Example:\n  wayside completion bash > /etc/bash_completion.d/wayside");
+  completion->callback([&] { std::fputs(bash_completion(app).c_str(), stdout); });
 
   for (CLI::App* verb : app.get_subcommands({})) {
     verb->footer(verb->get_footer() + (verb->get_footer().empty() ? "" : "\n\n") + kExitCodes);

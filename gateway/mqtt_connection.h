@@ -87,6 +87,7 @@ class MqttConnection : public std::enable_shared_from_this<MqttConnection> {
   std::shared_ptr<PaceKeeper::Member> pace_ = std::make_shared<PaceKeeper::Member>();
   std::unordered_map<std::string, Ingest::Resolved> topics_;
   Ingest::Resolved last_resolved_;
+  std::uint64_t resolved_generation_ = 0;
 };
 
 }  // namespace wayside

@@ -56,6 +56,12 @@ std::map<std::string, std::int64_t> MqttHub::take_counts(std::vector<Op>& ops) {
   return std::exchange(counts, {});
 }
 
+void MqttHub::note_trouble(const std::string& client_id, std::string what) {
+  if (client_id.empty()) return;
+  if (troubles.size() >= limits::kTroublesMax && !troubles.contains(client_id)) return;
+  troubles[client_id] = {std::move(what), clock.wall_ms()};
+}
+
 void MqttHub::put_back(const std::map<std::string, std::int64_t>& taken) {
   for (const auto& [name, n] : taken) count(name, n);
 }
@@ -75,10 +81,10 @@ void MqttHub::leave_will(const std::string& client_id, const mqtt::Will& will,
 }
 
 void MqttHub::publish_will(const std::string& client_id, const mqtt::Will& will) {
-  auto made = ingest.make(ingest.resolve(will.topic, client_id), will.payload, will.retain);
-  if (made.quarantined != nullptr) count(cat("quarantined.", made.quarantined));
   Batch batch;
-  batch.ops.emplace_back(std::move(made.append));
+  const auto made =
+      ingest->make(ingest->resolve(will.topic, client_id), will.payload, will.retain, batch.ops);
+  if (made.quarantined != nullptr) count(cat("quarantined.", made.quarantined));
   sink.submit(std::move(batch));
 }
 

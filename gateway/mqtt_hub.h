@@ -35,6 +35,7 @@ class PaceKeeper {
     std::int64_t acked_us = INT64_MIN / 2;
   };
   explicit PaceKeeper(std::int64_t linger_us) : linger_us_(linger_us) {}
+  void set_linger_us(std::int64_t linger_us) { linger_us_ = linger_us; }
 
   void reading_came(Member& m, std::int64_t now_us);
   void all_acknowledged(const std::shared_ptr<Member>& m, std::int64_t now_us);
@@ -53,18 +54,19 @@ class PaceKeeper {
 };
 
 struct MqttHub {
-  MqttHub(const Config& the_config, BatchSink& the_log, Ingest& the_ingest, const Clock& the_clock,
-          Logger& the_logger)
+  MqttHub(const Config& the_config, BatchSink& the_log, std::unique_ptr<Ingest> the_ingest,
+          const Clock& the_clock, Logger& the_logger)
       : config(the_config),
         sink(the_log),
-        ingest(the_ingest),
+        ingest(std::move(the_ingest)),
         clock(the_clock),
         logger(the_logger),
         pace(the_config.commit.linger_ms * 1000) {}
 
-  const Config& config;
+  Config config;  // a reload puts another one here, and another ingest
   BatchSink& sink;
-  Ingest& ingest;
+  std::unique_ptr<Ingest> ingest;
+  std::uint64_t generation = 1;  // of the routes: what a connection remembers is of one of them
   const Clock& clock;
   Logger& logger;
   PaceKeeper pace;
@@ -97,6 +99,14 @@ struct MqttHub {
   void publish_due_wills();
 
   std::map<std::string, std::int64_t> counts;
+
+  // What went wrong with a client last, for the technician; of so many clients at most.
+  struct Trouble {
+    std::string what;
+    std::int64_t at_ms = 0;  // wall
+  };
+  void note_trouble(const std::string& client_id, std::string what);
+  std::map<std::string, Trouble> troubles;
 };
 
 [[nodiscard]] std::int64_t steady_us();

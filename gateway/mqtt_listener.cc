@@ -7,6 +7,7 @@
 #include <asio/io_context.hpp>
 #include <asio/post.hpp>
 #include <asio/steady_timer.hpp>
+#include <future>
 #include <thread>
 #include <vector>
 
@@ -44,7 +45,8 @@ Status allow_descriptors(std::int64_t connections) {
 struct MqttListener::Impl {
   Impl(const Plan& plan, const Catalog& catalog, BatchSink& sink, const Clock& clock,
        Logger& logger)
-      : ingest(plan.routes, catalog, clock), hub(plan.config, sink, ingest, clock, logger) {
+      : hub(plan.config, sink, std::make_unique<Ingest>(plan.routes, catalog, clock), clock,
+            logger) {
     hub.read_buffer.resize(limits::kReadBytes);
   }
 
@@ -154,7 +156,6 @@ struct MqttListener::Impl {
   asio::executor_work_guard<asio::io_context::executor_type> work{io.get_executor()};
   tcp::acceptor acceptor{io};
   asio::steady_timer timer{io}, retry{io};
-  Ingest ingest;
   MqttHub hub;
   std::vector<std::shared_ptr<MqttConnection>> connections;
   std::uint16_t port = 0;
@@ -189,6 +190,48 @@ void MqttListener::stop() {
 
 MqttListener::~MqttListener() {
   stop();
+}
+
+Status MqttListener::check_limits(const Config& config) {
+  return allow_descriptors(config.mqtt.max_connections);
+}
+
+// The I/O thread never waits for anybody, so its answer comes at once.
+template <class Work>
+auto MqttListener::on_io(Work work) -> decltype(work()) {
+  std::packaged_task<decltype(work())()> task(std::move(work));
+  auto result = task.get_future();
+  asio::post(impl_->io, [&] { task(); });
+  return result.get();
+}
+
+void MqttListener::reload(const Plan& plan, const Catalog& catalog) {
+  on_io([&] {
+    MqttHub& hub = impl_->hub;
+    hub.config = plan.config;
+    hub.ingest = std::make_unique<Ingest>(plan.routes, catalog, hub.clock);
+    ++hub.generation;
+    hub.pace.set_linger_us(plan.config.commit.linger_ms * 1000);
+  });
+}
+
+std::string MqttListener::devices_json() {
+  return on_io([&] {
+    std::string connected, troubles;
+    for (const auto& [id, connection] : impl_->hub.clients) {
+      if (connection.expired()) continue;
+      connected += connected.empty() ? "" : ",";
+      append_json_string(connected, id);
+    }
+    for (const auto& [id, trouble] : impl_->hub.troubles) {
+      troubles += troubles.empty() ? "" : ",";
+      append_json_string(troubles, id);
+      troubles += ":{\"what\":";
+      append_json_string(troubles, printable(trouble.what));
+      troubles += cat(",\"at_ms\":", trouble.at_ms, "}");
+    }
+    return cat("{\"connected\":[", connected, "],\"troubles\":{", troubles, "}}");
+  });
 }
 
 std::uint16_t MqttListener::port() const {

@@ -30,6 +30,13 @@ class MqttListener {
   void stop();
   ~MqttListener();
 
+  // Routes and limits from now on are these; connections stay. Waits until it is so.
+  [[nodiscard]] static Status check_limits(const Config& config);  // whether the system allows them
+  void reload(const Plan& plan, const Catalog& catalog);
+
+  // Who is connected, and what went wrong with whom last: as JSON, {"client":{…},…}.
+  [[nodiscard]] std::string devices_json();
+
   [[nodiscard]] std::uint16_t port() const;
   [[nodiscard]] std::size_t connections() const;
   // When the I/O thread last turned its loop; steady milliseconds.
@@ -38,6 +45,9 @@ class MqttListener {
  private:
   struct Impl;
   explicit MqttListener(std::unique_ptr<Impl> impl);
+  // Runs on the I/O thread and waits for it.
+  template <class Work>
+  auto on_io(Work work) -> decltype(work());
   std::unique_ptr<Impl> impl_;
 };
 

@@ -27,6 +27,10 @@ class Planner {
     topics();
     routes();
     bridges();
+    subscriptions();
+    if (!config_.http.listen.empty()) {
+      if (auto at = parse_host_port(config_.http.listen); !at) add(0, at.error());
+    }
     return std::move(plan_);
   }
 
@@ -66,34 +70,97 @@ class Planner {
       Route route;
       route.pattern = std::move(*pattern);
       route.topic = r.topic;
-      route.payload = r.payload == "raw" ? PayloadKind::raw : PayloadKind::json;
+      route.line = r.line;
+      route.payload = r.payload == "raw"    ? PayloadKind::raw
+                      : r.payload == "cbor" ? PayloadKind::cbor
+                                            : PayloadKind::json;
+      route.time_unit = r.time_unit == "s"    ? TimeUnit::s
+                        : r.time_unit == "ms" ? TimeUnit::ms
+                        : r.time_unit == "us" ? TimeUnit::us
+                        : r.time_unit == "ns" ? TimeUnit::ns
+                                              : TimeUnit::automatic;
       if (auto key = KeyRule::parse(r.key, route.pattern)) {
         route.key = std::move(*key);
       } else {
         add(r.line, key.error());
       }
-      if (!r.time.empty()) {
-        if (auto time = parse_json_pointer(r.time)) {
-          route.time = std::move(*time);
+      pointer(r.line, r.time, route.time);
+      pointer(r.line, r.value, route.value);
+      if (r.split == ".") {
+        route.split = JsonPointer{};
+      } else {
+        pointer(r.line, r.split, route.split);
+      }
+      if (!r.when.empty()) {
+        if (auto when = Condition::parse(r.when)) {
+          route.when = std::move(*when);
         } else {
-          add(r.line, time.error());
+          add(r.line, when.error());
         }
       }
-      if (route.payload == PayloadKind::raw && (route.key.pointer() || route.time)) {
+      if (route.payload == PayloadKind::raw &&
+          (route.key.pointer() || route.time || route.value || route.split || route.when)) {
         problems_.push_back({r.line, "a raw payload has no fields for a JSON pointer",
-                             "take key and time from the topic, or write payload = \"json\""});
+                             "take the key from the topic, or write payload = \"json\" (or cbor)"});
       }
       for (std::size_t i = 0; i < plan_.routes.size(); ++i) {
-        if (plan_.routes[i].pattern.overlaps(route.pattern)) {
+        if (!plan_.routes[i].when && plan_.routes[i].pattern.overlaps(route.pattern)) {
           problems_.push_back({r.line,
                                cat("routes '", plan_.routes[i].pattern.text(), "' (line ", lines[i],
                                    ") and '", r.mqtt, "' overlap: a reading could go to both"),
-                               "make one of them more exact"});
+                               "make one of them more exact, or give the earlier one a condition: "
+                               "when = \"/field == 1\""});
         }
       }
       plan_.routes.push_back(std::move(route));
       lines.push_back(r.line);
     }
+  }
+
+  void pointer(int line, const std::string& text, std::optional<JsonPointer>& out) {
+    if (text.empty()) return;
+    if (auto parsed = parse_json_pointer(text)) {
+      out = std::move(*parsed);
+    } else {
+      add(line, parsed.error());
+    }
+  }
+
+  void subscriptions() {
+    std::set<std::string> seen;
+    if (config_.subscriptions.size() > limits::kSubscriptionsMax) {
+      problems_.push_back({config_.subscriptions.back().line,
+                           cat(config_.subscriptions.size(), " subscriptions; there can be ",
+                               limits::kSubscriptionsMax),
+                           "one subscription may take several topics by a wider filter"});
+    }
+    for (const SubscribeConfig& s : config_.subscriptions) {
+      if (!s.client_id.empty() && !seen.insert(s.client_id).second) {
+        problems_.push_back({s.line, cat("client_id '", printable(s.client_id), "' stands twice"),
+                             "each subscription has a session of its own at its broker"});
+      }
+      if (!s.broker.empty()) {
+        if (auto broker = parse_broker(s.broker); !broker) add(s.line, broker.error());
+      }
+      if (!s.filter.empty() && !is_filter(s.filter)) {
+        problems_.push_back({s.line, cat("'", printable(s.filter), "' is no MQTT topic filter"),
+                             "+ and # stand alone between slashes, # at the end only"});
+      }
+      if (s.key_file.empty() != s.cert_file.empty()) {
+        problems_.push_back({s.line, "cert_file and key_file go together", "give both or none"});
+      }
+    }
+  }
+
+  // MQTT 5.0, section 4.7.
+  static bool is_filter(std::string_view filter) {
+    const auto levels = split(filter, '/');
+    for (std::size_t i = 0; i < levels.size(); ++i) {
+      const bool wild = levels[i].find_first_of("+#") != std::string_view::npos;
+      if (wild && levels[i].size() != 1) return false;
+      if (levels[i] == "#" && i + 1 < levels.size()) return false;
+    }
+    return true;
   }
 
   void bridges() {
@@ -112,7 +179,14 @@ class Planner {
         problems_.push_back({b.line, cat("bridge '", b.name, "' stands twice"),
                              "each has its own position, by its name"});
       }
-      for (const std::string& t : b.topics) known_topic(b.line, t, "bridge");
+      std::set<std::string> topics;
+      for (const std::string& t : b.topics) {
+        known_topic(b.line, t, "bridge");
+        if (!topics.insert(lower(t)).second) {
+          problems_.push_back({b.line, cat("bridge '", b.name, "' names the topic '", t, "' twice"),
+                               "once is enough"});
+        }
+      }
       if (!b.to.empty() && !b.to.starts_with("http://") && !b.to.starts_with("https://")) {
         problems_.push_back({b.line, cat("bridge '", b.name, "' goes to '", printable(b.to), "'"),
                              "write an http:// or https:// URL"});
@@ -159,6 +233,20 @@ Result<Plan> load_plan(const std::string& path) {
   return fail(ErrorCode::invalid_argument, std::move(report));
 }
 
+EngineOptions engine_options(const Config& c) {
+  EngineOptions options;
+  options.path = c.database_path();
+  options.budget_bytes = c.storage.budget_bytes;
+  options.segment_rows = c.storage.segment_rows;
+  options.offset_retention_ms = c.groups.offset_retention_ms;
+  return options;
+}
+
+CommitPolicy commit_policy(const Config& c) {
+  return {c.commit.linger_ms, static_cast<std::size_t>(c.commit.records),
+          static_cast<std::size_t>(c.commit.bytes)};
+}
+
 Result<HostPort> parse_host_port(std::string_view text) {
   const std::size_t colon = text.rfind(':');
   const auto port =
@@ -170,6 +258,20 @@ Result<HostPort> parse_host_port(std::string_view text) {
                 "write \"127.0.0.1:1883\", \"0.0.0.0:1883\" or \"[::]:1883\"");
   }
   return HostPort{std::string(host), static_cast<std::uint16_t>(*port)};
+}
+
+Result<std::string> parse_broker(std::string_view text) {
+  const auto wrong = [&] {
+    return fail(ErrorCode::invalid_argument, cat("'", printable(text), "' is no broker's address"),
+                "write mqtt://host:1883, or mqtts://host:8883 for TLS");
+  };
+  const bool tls = text.starts_with("mqtts://") || text.starts_with("ssl://");
+  if (!tls && !text.starts_with("mqtt://") && !text.starts_with("tcp://")) return wrong();
+  std::string at(text.substr(text.find("://") + 3));
+  if (at.find_last_of(':') == std::string::npos || at.ends_with(']')) at += tls ? ":8883" : ":1883";
+  const auto parsed = parse_host_port(at);
+  if (!parsed || parsed->port == 0 || at.find_first_of("/@ ") != std::string::npos) return wrong();
+  return cat(tls ? "ssl://" : "tcp://", at);
 }
 
 }  // namespace wayside

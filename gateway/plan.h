@@ -8,6 +8,7 @@
 #include "config/config.h"
 #include "devices/route.h"
 #include "storage/catalog.h"
+#include "storage/log.h"
 
 namespace wayside {
 
@@ -25,11 +26,17 @@ struct Plan {
 // Loads the file and makes the plan; any problem is an error whose text is the whole report.
 [[nodiscard]] Result<Plan> load_plan(const std::string& path);
 
+// What the log is opened with.
+[[nodiscard]] EngineOptions engine_options(const Config& config);
+[[nodiscard]] CommitPolicy commit_policy(const Config& config);
+
 // "host:port" or "[v6]:port".
 struct HostPort {
   std::string host;
   std::uint16_t port = 0;
 };
 [[nodiscard]] Result<HostPort> parse_host_port(std::string_view text);
+// "mqtt://host:port" as Paho wants it: "tcp://host:port", or "ssl://…" for mqtts.
+[[nodiscard]] Result<std::string> parse_broker(std::string_view text);
 
 }  // namespace wayside

@@ -6,6 +6,7 @@
 #include <cstdint>
 #include <functional>
 #include <memory>
+#include <optional>
 #include <string>
 #include <variant>
 #include <vector>
@@ -63,6 +64,15 @@ struct CommitOffset {
   std::string metadata;
 };
 
+// A group is deleted: what it had committed is gone. Or it is still read, though nothing came that
+// it could commit: its offsets do not grow old.
+struct DropGroup {
+  std::string group;
+};
+struct TouchGroup {
+  std::string group;
+};
+
 // A bridge's batch before its first send, and its end.
 struct SealedRange {
   ChainId chain;
@@ -86,8 +96,20 @@ struct Count {
   std::int64_t n = 1;
 };
 
+// A quarantined reading has been dealt with: tried again with success, or dropped.
+struct SettleQuarantined {
+  Offset offset;
+  std::string outcome;
+};
+
+// A small fact that survives a restart, by name; without a value it is forgotten.
+struct SetFact {
+  std::string name;
+  std::optional<std::string> value;
+};
+
 using Op = std::variant<Append, OpenSession, CloseSession, AddQos2Id, RemoveQos2Id, CommitOffset,
-                        Seal, Unseal, Count>;
+                        DropGroup, TouchGroup, Seal, Unseal, Count, SettleQuarantined, SetFact>;
 
 // What an op holds in memory until it is committed, about.
 [[nodiscard]] inline std::size_t op_bytes(const Op& op) {

@@ -63,6 +63,21 @@ Result<Catalog> Catalog::load(Database& db) {
   return catalog;
 }
 
+Catalog Catalog::of(std::span<const TopicSpec> specs) {
+  Catalog catalog;
+  std::int32_t tp = 0;
+  for (const TopicSpec& spec : specs) {
+    Topic t;
+    t.name = spec.name;
+    for (std::int32_t p = 0; p < spec.partitions; ++p) {
+      t.partitions.push_back({TpId(++tp), p});
+      catalog.by_tp_[TpId(tp)] = {catalog.topics_.size(), p};
+    }
+    catalog.topics_.push_back(std::move(t));
+  }
+  return catalog;
+}
+
 const Topic* Catalog::find(std::string_view name) const {
   const auto it = std::find_if(topics_.begin(), topics_.end(),
                                [&](const Topic& t) { return same_name(t.name, name); });

@@ -5,6 +5,7 @@
 #include <cstdint>
 #include <map>
 #include <optional>
+#include <span>
 #include <string>
 #include <string_view>
 #include <unordered_map>
@@ -47,6 +48,9 @@ struct Topic {
 class Catalog {
  public:
   [[nodiscard]] static Result<Catalog> load(Database& db);
+
+  // As they would be in a new database: for trying things without one.
+  [[nodiscard]] static Catalog of(std::span<const TopicSpec> specs);
 
   // Names are matched as in SQL: not minding case.
   [[nodiscard]] const Topic* find(std::string_view name) const;

@@ -110,13 +110,14 @@ Status Engine::prepare_statements() {
 
 Status Engine::load() {
   WS_ASSIGN(catalog_, Catalog::load(db_));
-  std::int32_t most = 0;
-  for (const Topic& t : catalog_.topics()) {
-    for (const Partition& p : t.partitions) most = std::max(most, p.tp.value);
-  }
+  // Those of deleted topics, too: their records may still be in shared segments.
+  WS_ASSIGN(const std::int64_t most, db_.number("SELECT ifnull(max(tp), 0) FROM _ws_partitions"));
   Positions positions;
   positions.next_offset.assign(static_cast<std::size_t>(most) + 1, 0);
-  WS_ASSIGN(positions.next_seq, db_.number("SELECT max(next_seq) FROM _ws_epochs"));
+  // Records of a chain that was dropped whole have left no trace but this.
+  WS_ASSIGN(positions.next_seq,
+            db_.number("SELECT max(ifnull((SELECT max(next_seq) FROM _ws_epochs), 0),"
+                       " ifnull((SELECT value FROM _ws_meta WHERE name='next_seq'), 0))"));
   positions_ = std::move(positions);
   chains_.clear();
   WS_ASSIGN(Statement s, db_.prepare("SELECT chain, retention_ms, retention_bytes, segment_rows "
@@ -343,11 +344,6 @@ Status Engine::resolve(const std::shared_ptr<Source>& shared) {
   ++sources_;
   ++added_sources_;
   return {};
-}
-
-Status Engine::apply(CommitOffset& op) {
-  commit_offset_.bind_text(1, op.group).bind(2, op.tp.value).bind(3, op.next.value);
-  return commit_offset_.bind_text(4, op.metadata).bind(5, append_ms_).run();
 }
 
 Status Engine::apply(Count& op) {

@@ -16,27 +16,25 @@
 #include "base/log.h"
 #include "storage/batch.h"
 #include "storage/catalog.h"
+#include "storage/engine_options.h"
 #include "storage/engine_state.h"
 #include "storage/schema.h"
 #include "storage/sqlite.h"
 
 namespace wayside {
 
-struct EngineOptions {
-  std::string path;               // of wayside.db
-  std::string vfs;                // for tests; empty: the system's
-  std::int64_t budget_bytes = 0;  // database and WAL together; 0: as large as the disk
-  std::int64_t segment_rows = 100'000;
-  std::int64_t segment_bytes = 64 << 20;
-};
-
 class Engine {
  public:
   [[nodiscard]] static Result<std::unique_ptr<Engine>> open(const EngineOptions& options,
                                                             const Clock& clock, Logger& logger);
 
-  // Brings topics to what the configuration wants; creates, never deletes. Returns warnings.
+  // Brings topics to what is wanted, all or none; creates, never deletes. Returns warnings.
   [[nodiscard]] Result<std::vector<std::string>> ensure_topics(std::span<const TopicSpec> specs);
+
+  // Deletes a topic: its records, its groups' offsets, its view.
+  [[nodiscard]] Status delete_topic(std::string_view name);
+  // Limits that may change while it runs.
+  [[nodiscard]] Status set_limits(std::int64_t budget_bytes, std::int64_t offset_retention_ms);
 
   // Takes the write lock, with all that must be settled before a transaction (a roll when the
   // clock's trust changed). `busy`: somebody else has the lock; try again.
@@ -58,10 +56,8 @@ class Engine {
 
  private:
   using SegmentStats = engine_state::SegmentStats;
-  using ClosedSegment = engine_state::ClosedSegment;
   using Chain = engine_state::Chain;
   using Positions = engine_state::Positions;
-
   Engine(const EngineOptions& options, const Clock& clock, Logger& logger)
       : options_(options), clock_(clock), logger_(logger) {}
   [[nodiscard]] Status open_database();
@@ -81,6 +77,10 @@ class Engine {
   [[nodiscard]] Status apply(AddQos2Id& op);
   [[nodiscard]] Status apply(RemoveQos2Id& op);
   [[nodiscard]] Status apply(CommitOffset& op);
+  [[nodiscard]] Status apply(DropGroup& op);
+  [[nodiscard]] Status apply(TouchGroup& op);
+  [[nodiscard]] Status apply(SettleQuarantined& op);
+  [[nodiscard]] Status apply(SetFact& op);
   [[nodiscard]] Status apply(Seal& op);
   [[nodiscard]] Status apply(Unseal& op);
   [[nodiscard]] Status apply(Count& op);
@@ -105,6 +105,8 @@ class Engine {
   [[nodiscard]] Result<bool> apply_retention(bool by_time);
   [[nodiscard]] Result<bool> apply_topic_retention(std::int64_t now_ms);
   [[nodiscard]] Status expire_sessions(bool by_time);
+  [[nodiscard]] Status expire_offsets(bool by_time);
+  [[nodiscard]] Status drop_chain(ChainId chain);
   [[nodiscard]] bool step(std::string_view what, const Result<bool>& result);
   [[nodiscard]] bool checkpoint();
   [[nodiscard]] Status drop_of_the_oldest_chain();
@@ -114,8 +116,6 @@ class Engine {
   [[nodiscard]] std::int64_t used_pages();
   [[nodiscard]] Result<bool> refresh_views();
   [[nodiscard]] Result<bool> learn_columns();
-  [[nodiscard]] static std::size_t expired_segments(const Chain& chain, std::int64_t now_ms,
-                                                    std::int64_t retention_ms);
   [[nodiscard]] bool time_is_steady();
   [[nodiscard]] bool over_budget();
   [[nodiscard]] std::int64_t segment_bytes_most() const;
@@ -131,16 +131,16 @@ class Engine {
   std::vector<std::size_t> chain_of_;  // by tp: place in chains_
   Positions positions_;
   bool views_stale_ = true, topic_views_stale_ = true;
-  std::uint64_t inode_ = 0;  // of the database that was opened
-  bool checkpointed_ = false;  // to make room, and no commit has succeeded since
+  std::uint64_t inode_ = 0;                   // of the database that was opened
+  bool checkpointed_ = false;                 // to make room, and no commit has succeeded since
   std::int64_t page_limit_ = INT64_MAX;       // by the budget, or by a disk that was found full
   bool trusted_ = false;                      // the clock, in the running transaction
   std::map<TopicId, std::int64_t> learn_at_;  // records of a topic at which its columns are learnt
   std::int64_t append_ms_ = 0;                // of the running transaction
   std::int64_t sources_ = 0;
-  std::int64_t added_sources_ = 0;                 // of the running transaction
-  std::vector<std::shared_ptr<Source>> resolved_;  // of the running transaction
-  std::int64_t last_step_ms_ = INT64_MIN / 2;      // steady
+  std::int64_t added_sources_ = 0;                                  // of the running transaction
+  std::vector<std::shared_ptr<Source>> resolved_;                   // of the running transaction
+  std::int64_t last_step_ms_ = INT64_MIN / 2;                       // steady
   std::int64_t views_not_before_ms_ = 0, index_not_before_ms_ = 0;  // steady; after a failure
   std::int64_t anchor_wall_ms_ = 0, anchor_steady_ms_ = 0, steady_since_ms_ = INT64_MIN;
   Statement begin_, commit_, rollback_, find_source_, add_source_, add_qos2_, remove_qos2_,

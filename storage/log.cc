@@ -1,6 +1,8 @@
 #include "storage/log.h"
 
+#include <algorithm>
 #include <chrono>
+#include <future>
 
 #include "base/limits.h"
 #include "base/text.h"
@@ -20,6 +22,10 @@ std::size_t bytes_of(const Batch& batch) {
   return bytes;
 }
 
+std::int64_t now_ms() {
+  return std::chrono::duration_cast<milliseconds>(steady_clock::now().time_since_epoch()).count();
+}
+
 }  // namespace
 
 Result<std::unique_ptr<Log>> Log::open(const EngineOptions& options, const CommitPolicy& policy,
@@ -35,12 +41,12 @@ Result<std::unique_ptr<Log>> Log::open(const EngineOptions& options, const Commi
 
 Log::Log(std::unique_ptr<Engine> engine, const CommitPolicy& policy, const std::string& path,
          Logger& logger)
-    : policy_(policy),
-      path_(path),
+    : path_(path),
       logger_(logger),
       engine_(std::move(engine)),
       identity_(engine_->identity()),
-      catalog_(engine_->catalog()),
+      policy_(policy),
+      catalog_(std::make_shared<const Catalog>(engine_->catalog())),
       writer_([this](std::stop_token stop) { run(stop); }) {}
 
 Log::~Log() {
@@ -75,6 +81,50 @@ void Log::flush() {
   wake_.notify_one();
 }
 
+std::shared_ptr<const Catalog> Log::catalog() const {
+  const MutexLock lock(mutex_);
+  return catalog_;
+}
+
+void Log::change(Work work, Done done) {
+  {
+    const MutexLock lock(mutex_);
+    changes_.emplace_back(std::move(work), std::move(done));
+  }
+  wake_.notify_one();
+}
+
+Status Log::change(Work work) {
+  std::promise<Status> promise;
+  change(std::move(work), [&](const Status& status) { promise.set_value(status); });
+  return promise.get_future().get();
+}
+
+void Log::set_policy(const CommitPolicy& policy) {
+  const MutexLock lock(mutex_);
+  policy_ = policy;
+}
+
+void Log::run_changes() {
+  std::deque<std::pair<Work, Done>> changes;
+  {
+    const MutexLock lock(mutex_);
+    changes.swap(changes_);
+  }
+  for (const auto& [work, done] : changes) {
+    const Status status = work(*engine_);
+    auto catalog = std::make_shared<const Catalog>(engine_->catalog());
+    {
+      const MutexLock lock(mutex_);
+      catalog_ = std::move(catalog);
+    }
+    // The views stand before whoever asked looks.
+    for (int steps = 0; steps < 4 && maintain(); ++steps) {
+    }
+    done(status);
+  }
+}
+
 WriterStats Log::stats() const {
   const MutexLock lock(mutex_);
   return stats_;
@@ -103,15 +153,15 @@ std::vector<Batch> Log::next_group(std::stop_token stop, bool idle_work) {
   mutex_.lock();
   for (;;) {
     const auto now = steady_clock::now();
-    stats_.heartbeat_steady_ms =
-        std::chrono::duration_cast<milliseconds>(now.time_since_epoch()).count();
-    if (due(now) || stop.stop_requested()) break;
+    stats_.heartbeat_steady_ms = now_ms();
+    if (due(now) || stop.stop_requested() || !changes_.empty()) break;
     if (queue_.empty() && now >= idle_until) break;
     // The first batch in an empty queue begins its linger: wake for it, then wait that long.
     const bool empty = queue_.empty();
     const auto until = empty ? idle_until : oldest_ + milliseconds(policy_.linger_ms);
-    wake_.wait_until(mutex_, stop, until,
-                     [&] { return due(steady_clock::now()) || (empty && !queue_.empty()); });
+    wake_.wait_until(mutex_, stop, until, [&] {
+      return due(steady_clock::now()) || (empty && !queue_.empty()) || !changes_.empty();
+    });
   }
   std::size_t ops = 0, bytes = 0;
   while (!queue_.empty() && ops < limits::kOpsPerCommitMax) {
@@ -137,14 +187,15 @@ void Log::run(std::stop_token stop) {
   for (;;) {
     std::vector<Batch> group = next_group(stop, more);
     const bool idle = group.empty();
+    const bool stopping = stop.stop_requested();  // before the last changes are looked for
     if (!idle) {
       commit_group(group, stop);
       if (auto rolled = engine_->roll_full_segments(); !rolled) {
         logger_.repeated(LogLevel::error, "roll", rolled.error().text());
       }
-    } else if (stop.stop_requested()) {
-      return;
     }
+    run_changes();
+    if (idle && stopping) return;
     // Maintenance belongs into idle moments, but a log that is never idle needs it, too.
     const auto now = steady_clock::now();
     const auto every = stats().queued_ops == 0 ? kIdleStep : kBusyStep;
@@ -162,13 +213,21 @@ bool Log::maintain() {
 }
 
 void Log::commit_group(std::vector<Batch>& group, std::stop_token stop) {
+  const auto begin = steady_clock::now();
   const Status status = try_commit(group, stop);
+  const std::int64_t us =
+      std::chrono::duration_cast<std::chrono::microseconds>(steady_clock::now() - begin).count();
   std::int64_t records = 0;
   for (const Batch& b : group) {
     for (const Op& op : b.ops) records += std::holds_alternative<Append>(op) ? 1 : 0;
   }
   {
     const MutexLock lock(mutex_);
+    stats_.failing = !status;
+    stats_.commit_us += us;
+    const auto bound = std::find_if(kCommitBoundsMs.begin(), kCommitBoundsMs.end(),
+                                    [&](std::int64_t ms) { return us <= ms * 1000; });
+    ++stats_.commit_counts[static_cast<std::size_t>(bound - kCommitBoundsMs.begin())];
     if (status) {
       ++stats_.commits;
       stats_.records += records;
@@ -204,6 +263,10 @@ Status Log::try_commit(std::vector<Batch>& group, std::stop_token stop) {
     // A lock that another program holds is waited out: nothing has been applied yet.
     if (begun.error().code != ErrorCode::busy || stop.stop_requested() || give_up_waiting_) {
       return begun;
+    }
+    {  // waiting is not hanging
+      const MutexLock lock(mutex_);
+      stats_.heartbeat_steady_ms = now_ms();
     }
     logger_.repeated(LogLevel::warning, "busy",
                      "another program holds the database's write lock; readings wait for it");

@@ -4,10 +4,12 @@
 // Thread: submit, flush, backlog and wait_for_commit from any thread; the rest as noted.
 #pragma once
 
+#include <array>
 #include <atomic>
 #include <condition_variable>
 #include <cstdint>
 #include <deque>
+#include <functional>
 #include <memory>
 #include <span>
 #include <stop_token>
@@ -32,8 +34,15 @@ struct WriterStats {
   std::int64_t commits = 0, records = 0, failed_commits = 0;
   std::int64_t queued_ops = 0, queued_bytes = 0;
   std::int64_t heartbeat_steady_ms = 0;  // of the writer's loop
+  bool failing = false;                  // the last commit was one that failed
   std::string last_error;
+  // Commits by how long they took, synced: so many up to each bound of kCommitBoundsMs, the last
+  // count above all of them; and all of it together.
+  std::array<std::int64_t, 13> commit_counts{};
+  std::int64_t commit_us = 0;
 };
+inline constexpr std::array<std::int64_t, 12> kCommitBoundsMs = {1,   2,   5,   10,   20,   50,
+                                                                 100, 200, 500, 1000, 2000, 5000};
 
 class Log final : public BatchSink {
  public:
@@ -50,9 +59,17 @@ class Log final : public BatchSink {
 
   [[nodiscard]] const std::string& path() const { return path_; }
   [[nodiscard]] const Identity& identity() const { return identity_; }
-  // The topics as they were when the log was opened; they do not change while it runs.
-  [[nodiscard]] const Catalog& catalog() const { return catalog_; }
+  // The topics as they are now: a picture that later changes make anew. Thread: any.
+  [[nodiscard]] std::shared_ptr<const Catalog> catalog() const;
+  // Work on the engine between two commits (topics, limits), behind what was submitted before;
+  // `done` is called on the writer's thread. Thread: any.
+  using Work = std::function<Status(Engine&)>;
+  using Done = std::function<void(const Status&)>;
+  void change(Work work, Done done);
+  // The same, waited for. Not from `done` of a batch.
+  [[nodiscard]] Status change(Work work);
   [[nodiscard]] WriterStats stats() const;
+  void set_policy(const CommitPolicy& policy);  // Thread: any
   // The program stops: a write lock that somebody else holds is no longer waited out. Thread: any.
   void give_up_waiting() { give_up_waiting_ = true; }
   // Waits until more than `seen` commits have been made, the time is over or a stop is asked for.
@@ -68,15 +85,14 @@ class Log final : public BatchSink {
   void commit_group(std::vector<Batch>& group, std::stop_token stop);
   [[nodiscard]] Status try_commit(std::vector<Batch>& group, std::stop_token stop);
   bool maintain();
+  void run_changes();
   [[nodiscard]] bool due(std::chrono::steady_clock::time_point now) const REQUIRES_LOCK(mutex_);
 
-  const CommitPolicy policy_;
   std::atomic<bool> give_up_waiting_{false};
   const std::string path_;
   Logger& logger_;
   std::unique_ptr<Engine> engine_;  // the writer thread's, once it runs
   const Identity identity_;
-  const Catalog catalog_;
 
   mutable Mutex mutex_;
   std::condition_variable_any wake_;       // the writer waits here
@@ -84,6 +100,9 @@ class Log final : public BatchSink {
   std::deque<Batch> queue_ GUARDED_BY(mutex_);
   std::chrono::steady_clock::time_point oldest_ GUARDED_BY(mutex_);
   bool flush_ GUARDED_BY(mutex_) = false;
+  CommitPolicy policy_ GUARDED_BY(mutex_);
+  std::deque<std::pair<Work, Done>> changes_ GUARDED_BY(mutex_);
+  std::shared_ptr<const Catalog> catalog_ GUARDED_BY(mutex_);
   WriterStats stats_ GUARDED_BY(mutex_);
 
   std::jthread writer_;  // last: starts after, and stops before, all it uses

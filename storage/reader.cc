@@ -1,4 +1,4 @@
-#include "storage/reader.h"
+#include "storage/snapshot.h"
 
 #include <algorithm>
 
@@ -7,28 +7,6 @@
 
 namespace wayside {
 namespace {
-
-std::string tp_list(std::span<const TpId> tps) {
-  std::string out;
-  for (const TpId tp : tps) out += cat(out.empty() ? "" : ",", tp.value);
-  return out;
-}
-
-StoredRecord record_of(const Statement& s) {
-  StoredRecord r;
-  r.seq = Seq(s.integer(0));
-  r.tp = TpId(static_cast<std::int32_t>(s.integer(1)));
-  r.offset = Offset(s.integer(2));
-  r.record.timestamp_ms = s.integer(3);
-  r.append_ms = s.integer(4);
-  r.record.key = s.optional_bytes(5);
-  r.record.value = s.optional_bytes(6);
-  r.record.headers = std::string(s.bytes(7));
-  r.record.attributes = static_cast<std::int32_t>(s.integer(8));
-  r.source = s.integer(9);
-  r.crc = static_cast<std::uint32_t>(s.integer(10));
-  return r;
-}
 
 std::size_t size_of(const Record& r) {
   return (r.key ? r.key->size() : 0) + (r.value ? r.value->size() : 0) + r.headers.size() + 64;
@@ -58,16 +36,6 @@ Result<LogReader> LogReader::open(const std::string& path) {
   WS_ASSIGN(Database immutable, Database::open(path, OpenMode::immutable));
   WS_TRY(check_schema(immutable));
   return LogReader(std::move(immutable));
-}
-
-template <class Work>
-auto LogReader::in_snapshot(Work work) -> decltype(work()) {
-  if (auto begun = db_.exec("BEGIN"); !begun) return tl::unexpected<Error>(begun.error());
-  auto result = work();
-  if (auto ended = db_.exec("COMMIT"); !ended && result) {
-    return tl::unexpected<Error>(ended.error());
-  }
-  return result;
 }
 
 Result<Catalog> LogReader::catalog() {
@@ -207,22 +175,24 @@ Status LogReader::scan_open_segment(const Topic& topic) {
   }
 }
 
+Result<std::vector<PartitionMarks>> LogReader::marks_now(const Topic& topic) {
+  std::vector<PartitionMarks> out;
+  WS_TRY(scan_open_segment(topic));
+  WS_ASSIGN(Statement s, db_.prepare("SELECT tp, partition, log_start FROM _ws_partitions"
+                                     " WHERE topic_id=?1 ORDER BY partition"));
+  s.bind(1, topic.id.value);
+  for (;;) {
+    WS_ASSIGN(const bool row, s.step());
+    if (!row) return out;
+    const TpId tp(static_cast<std::int32_t>(s.integer(0)));
+    const auto end = next_offset_.find(tp);
+    out.push_back({tp, static_cast<std::int32_t>(s.integer(1)), Offset(s.integer(2)),
+                   Offset(end == next_offset_.end() ? 0 : end->second)});
+  }
+}
+
 Result<std::vector<PartitionMarks>> LogReader::marks(const Topic& topic) {
-  return in_snapshot([&]() -> Result<std::vector<PartitionMarks>> {
-    std::vector<PartitionMarks> out;
-    WS_TRY(scan_open_segment(topic));
-    WS_ASSIGN(Statement s, db_.prepare("SELECT tp, partition, log_start FROM _ws_partitions"
-                                       " WHERE topic_id=?1 ORDER BY partition"));
-    s.bind(1, topic.id.value);
-    for (;;) {
-      WS_ASSIGN(const bool row, s.step());
-      if (!row) return out;
-      const TpId tp(static_cast<std::int32_t>(s.integer(0)));
-      const auto end = next_offset_.find(tp);
-      out.push_back({tp, static_cast<std::int32_t>(s.integer(1)), Offset(s.integer(2)),
-                     Offset(end == next_offset_.end() ? 0 : end->second)});
-    }
-  });
+  return in_snapshot([&] { return marks_now(topic); });
 }
 
 Result<std::vector<GroupPosition>> LogReader::positions(const std::string& group) {

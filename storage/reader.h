@@ -5,6 +5,7 @@
 
 #include <cstdint>
 #include <functional>
+#include <map>
 #include <memory>
 #include <optional>
 #include <span>
@@ -64,6 +65,38 @@ class LogReader {
   [[nodiscard]] Result<std::vector<GroupPosition>> positions(const std::string& group);  // "": all
   [[nodiscard]] Result<std::optional<SealedRange>> sealed(const std::string& bridge);
   [[nodiscard]] Result<std::vector<std::pair<std::string, std::int64_t>>> counters();
+  // The last record of each key (records without one are left out), newest first; of those
+  // appended at `since_ms` or later. Walks back from the end, looking at keys only.
+  [[nodiscard]] Result<std::vector<StoredRecord>> latest(const Topic& topic, std::int64_t since_ms);
+  // Every record appended at `since_ms` or later, of all chains, each in arrival order.
+  struct Arrival {
+    std::int64_t source, append_ms, timestamp_ms;
+    std::int32_t attributes;
+    TpId tp;
+  };
+  [[nodiscard]] Status arrivals(std::int64_t since_ms,
+                                const std::function<void(const Arrival&)>& each);
+  // The rows that are there of each partition from its log start on, and its marks, in one
+  // snapshot: the two must agree.
+  struct Counted {
+    PartitionMarks marks;
+    std::int64_t rows = 0;
+  };
+  [[nodiscard]] Result<std::vector<Counted>> count_rows(const Topic& topic);
+
+  // What a deleted topic leaves for the ledger: all that was stored, and what was live when it
+  // was deleted, of all of them.
+  struct Deleted {
+    std::int64_t stored = 0, live = 0;
+  };
+  [[nodiscard]] Result<Deleted> deleted();
+  // Offsets in quarantine that have been dealt with, and how; of a log of format 1: none.
+  [[nodiscard]] Result<std::map<std::int64_t, std::string>> settled();
+  // Who sends, by row of the dictionary.
+  [[nodiscard]] Result<std::unordered_map<std::int64_t, Source>> sources();
+  [[nodiscard]] Result<std::optional<std::string>> fact(std::string_view name) {
+    return read_fact(db_, name);
+  }
   [[nodiscard]] Result<std::int64_t> number(const std::string& sql) { return db_.number(sql); }
   // A number that changes with every commit of anybody: for waiting without reading.
   [[nodiscard]] Result<std::int64_t> data_version() { return db_.number("PRAGMA data_version"); }
@@ -79,6 +112,7 @@ class LogReader {
   auto in_snapshot(Work work) -> decltype(work());
   [[nodiscard]] Result<std::vector<Segment>> segments(ChainId chain, Seq from);
   [[nodiscard]] Status scan_open_segment(const Topic& topic);
+  [[nodiscard]] Result<std::vector<PartitionMarks>> marks_now(const Topic& topic);
 
   Database db_;
   // Next offsets found by scanning the open segment, and how far it was scanned.

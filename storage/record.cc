@@ -3,6 +3,7 @@
 #include <array>
 
 #include "base/checksum.h"
+#include "base/json.h"
 #include "base/text.h"
 
 namespace wayside {
@@ -105,6 +106,12 @@ std::uint32_t record_crc(TpId tp, Offset offset, std::int64_t append_ms, const R
   return crc32c(crc, record.headers);
 }
 
+std::optional<std::string> shown_value(const Record& record) {
+  if ((record.attributes & kCbor) == 0 || !record.value) return record.value;
+  const auto tree = Json::parse_cbor(*record.value);
+  return tree ? tree->dump() : record.value;
+}
+
 void append_record_json(std::string& out, std::string_view topic, std::int32_t partition,
                         Offset offset, const Record& record) {
   const auto bytes_or_null = [&](const std::optional<std::string>& s) {
@@ -120,7 +127,7 @@ void append_record_json(std::string& out, std::string_view topic, std::int32_t p
              ",\"timestamp\":", record.timestamp_ms, ",\"key\":");
   bytes_or_null(record.key);
   out += ",\"value\":";
-  bytes_or_null(record.value);
+  bytes_or_null(shown_value(record));
   out += ",\"headers\":{";
   if (const auto headers = decode_headers(record.headers); headers) {
     bool first = true;

@@ -21,6 +21,7 @@ enum RecordAttribute : std::int32_t {
   kDeviceTime = 1,      // the timestamp is the device's own
   kClockUntrusted = 2,  // the gateway's clock was not trusted when the record was appended
   kRetained = 4,        // the device set MQTT's retain flag
+  kCbor = 8,            // the value is CBOR, as its route says
 };
 
 struct Record {
@@ -50,6 +51,9 @@ using Header = std::pair<std::string, std::optional<std::string>>;
 // CRC-32C over everything that makes the record, little-endian; docs/FORMAT.md has the order.
 [[nodiscard]] std::uint32_t record_crc(TpId tp, Offset offset, std::int64_t append_ms,
                                        const Record& record);
+
+// The value as a person or a JSON reader wants it: CBOR as JSON text, all else as it is.
+[[nodiscard]] std::optional<std::string> shown_value(const Record& record);
 
 // {"topic","partition","offset","timestamp","key","value","headers"}: the one form of a record.
 void append_record_json(std::string& out, std::string_view topic, std::int32_t partition,

@@ -126,15 +126,38 @@ CREATE VIEW "__consumer_offsets" AS
   FROM _ws_consumer_offsets o JOIN _ws_partitions p USING (tp) JOIN _ws_topics t USING (topic_id);
 )sql";
 
-Status create_v1(Database& db, const Clock& clock) {
+// Version 2: quarantined readings can be settled; a deleted topic leaves the rows of its partitions
+// in _ws_partitions, so that the ledger adds up and the numbers of partitions stay known.
+constexpr const char* kSchemaV2 = R"sql(
+CREATE TABLE _ws_quarantine_settled(    -- quarantined readings that have been dealt with
+  "offset" INTEGER PRIMARY KEY,         -- in the topic 'quarantine'
+  outcome TEXT NOT NULL,                -- 'retried', 'dropped'
+  settled_ms INTEGER NOT NULL
+);
+)sql";
+
+Status create(Database& db, const Clock& clock) {
   WS_TRY(db.exec("BEGIN IMMEDIATE"));
   WS_TRY(db.exec(kSchemaV1));
+  WS_TRY(db.exec(kSchemaV2));
   WS_TRY(db.exec(cat("INSERT INTO _ws_meta VALUES('gateway_id', ", quoted_text(random_uuid()),
                      "), ('log_uuid', ", quoted_text(random_uuid()), "), ('created_ms', ",
                      clock.wall_ms(), ")")));
   WS_TRY(db.exec(cat("PRAGMA application_id=", kApplicationId)));
   WS_TRY(db.exec(cat("PRAGMA user_version=", kSchemaVersion)));
   return db.exec("COMMIT");
+}
+
+// One step a version, each in a transaction of its own: cut off, it is done again.
+Status migrate(Database& db) {
+  WS_ASSIGN(const std::int64_t version, db.number("PRAGMA user_version"));
+  if (version < 2) {
+    WS_TRY(db.exec("BEGIN IMMEDIATE"));
+    WS_TRY(db.exec(kSchemaV2));
+    WS_TRY(db.exec("PRAGMA user_version=2"));
+    WS_TRY(db.exec("COMMIT"));
+  }
+  return {};
 }
 
 }  // namespace
@@ -158,8 +181,16 @@ Status check_schema(Database& db) {
 Status ensure_schema(Database& db, const Clock& clock) {
   WS_ASSIGN(const std::int64_t tables, db.number("SELECT count(*) FROM sqlite_schema"));
   WS_ASSIGN(const std::int64_t application, db.number("PRAGMA application_id"));
-  if (tables == 0 && application == 0) return create_v1(db, clock);
-  return check_schema(db);  // migrations from older versions start here, one step a version
+  if (tables == 0 && application == 0) return create(db, clock);
+  WS_TRY(check_schema(db));
+  return migrate(db);
+}
+
+Result<std::optional<std::string>> read_fact(Database& db, std::string_view name) {
+  WS_ASSIGN(Statement s, db.prepare("SELECT value FROM _ws_meta WHERE name=?1"));
+  WS_ASSIGN(const bool row, s.bind_text(1, name).step());
+  if (!row) return std::optional<std::string>{};
+  return std::optional(std::string(s.bytes(0)));
 }
 
 Result<Identity> read_identity(Database& db) {

@@ -1,11 +1,13 @@
-// The file format, version 1: the tables of wayside.db, who made it, and how a file of another
+// The file format, version 2: the tables of wayside.db, who made it, and how a file of another
 // version is met. docs/FORMAT.md describes every table and invariant. What is on a customer's
 // disk is never reinterpreted: a newer version is left untouched, an older one is migrated by a
 // step of its own. Thread: the opener's.
 #pragma once
 
 #include <cstdint>
+#include <optional>
 #include <string>
+#include <string_view>
 
 #include "base/clock.h"
 #include "base/ids.h"
@@ -14,7 +16,7 @@
 namespace wayside {
 
 inline constexpr std::int64_t kApplicationId = 0x57415953;  // "WAYS"
-inline constexpr std::int64_t kSchemaVersion = 1;
+inline constexpr std::int64_t kSchemaVersion = 2;
 // The layout of a segment table, kept per segment: old ones are never rewritten.
 inline constexpr std::int64_t kSegmentFormat = 1;
 
@@ -29,6 +31,9 @@ struct Identity {
 // The check alone, for readers.
 [[nodiscard]] Status check_schema(Database& db);
 [[nodiscard]] Result<Identity> read_identity(Database& db);
+
+// What a small fact says (SetFact); none: it is not known.
+[[nodiscard]] Result<std::optional<std::string>> read_fact(Database& db, std::string_view name);
 
 // Segment tables: "_ws_seg_<chain>_<segment>".
 [[nodiscard]] std::string segment_table(ChainId chain, std::int64_t segment);

@@ -32,6 +32,22 @@ std::int64_t free_bytes(const std::string& path) {
   return static_cast<std::int64_t>(fs.f_bavail) * static_cast<std::int64_t>(fs.f_frsize);
 }
 
+// How many of the oldest closed segments have expired. Only trusted times count, and none of the
+// future, for that was a wrong clock; a segment without such a time is as old as the next that has
+// one. The first that is not old enough ends it: times need not rise, arrival does.
+std::size_t expired_segments(const engine_state::Chain& chain, std::int64_t now_ms,
+                             std::int64_t retention_ms) {
+  std::size_t expired = 0;
+  if (retention_ms == kForever) return 0;
+  for (std::size_t i = 0; i < chain.closed.size(); ++i) {
+    const auto& s = chain.closed[i];
+    if (!s.clock_trusted || s.max_append_ms > now_ms) continue;
+    if (s.max_append_ms >= now_ms - retention_ms) break;
+    expired = i + 1;
+  }
+  return expired;
+}
+
 }  // namespace
 
 // Within a transaction: the table, its row, and where every partition stands.
@@ -158,6 +174,9 @@ Result<bool> Engine::maintain() {
     if (auto ended = expire_sessions(by_time); !ended) {
       logger_.repeated(LogLevel::error, "sessions", ended.error().text());
     }
+    if (auto ended = expire_offsets(by_time); !ended) {
+      logger_.repeated(LogLevel::error, "offsets", ended.error().text());
+    }
     if (step("columns", learn_columns())) return true;
     keep_ballast();
   }
@@ -176,7 +195,7 @@ bool Engine::step(std::string_view what, const Result<bool>& result) {
 
 Result<bool> Engine::build_one_index() {
   for (Chain& chain : chains_) {
-    for (ClosedSegment& segment : chain.closed) {
+    for (auto& segment : chain.closed) {
       if (segment.indexed) continue;
       WS_TRY(transaction([&]() -> Status {
         WS_TRY(db_.exec(cat("CREATE INDEX _ws_ix_", chain.id.value, "_", segment.segment, " ON ",
@@ -231,22 +250,6 @@ bool Engine::time_is_steady() {
          (steady_since_ms_ == INT64_MIN || steady - steady_since_ms_ >= limits::kClockJumpHoldMs);
 }
 
-// How many of the oldest closed segments have expired. Only trusted times count, and none of the
-// future, for that was a wrong clock; a segment without such a time is as old as the next that has
-// one. The first that is not old enough ends it: times need not rise, arrival does.
-std::size_t Engine::expired_segments(const Chain& chain, std::int64_t now_ms,
-                                     std::int64_t retention_ms) {
-  std::size_t expired = 0;
-  if (retention_ms == kForever) return 0;
-  for (std::size_t i = 0; i < chain.closed.size(); ++i) {
-    const ClosedSegment& s = chain.closed[i];
-    if (!s.clock_trusted || s.max_append_ms > now_ms) continue;
-    if (s.max_append_ms >= now_ms - retention_ms) break;
-    expired = i + 1;
-  }
-  return expired;
-}
-
 // At most one segment per chain and call.
 Result<bool> Engine::apply_retention(bool by_time) {
   bool dropped = false;
@@ -256,7 +259,7 @@ Result<bool> Engine::apply_retention(bool by_time) {
     if (chain.closed.empty()) continue;
     const bool expired = by_time && expired_segments(chain, now, chain.retention_ms) > 0;
     std::int64_t bytes = positions_.open[i].bytes;
-    for (const ClosedSegment& s : chain.closed) bytes += s.bytes;
+    for (const auto& s : chain.closed) bytes += s.bytes;
     const bool too_many_bytes = chain.retention_bytes != kUnbounded &&
                                 bytes - chain.closed.front().bytes >= chain.retention_bytes;
     if (!expired && !too_many_bytes) continue;

@@ -20,21 +20,32 @@ bool differs(const Topic& topic, const TopicSpec& spec) {
 Result<std::vector<std::string>> Engine::ensure_topics(std::span<const TopicSpec> specs) {
   std::vector<std::string> warnings;
   bool changed = false;
-  for (const TopicSpec& spec : specs) {
-    WS_TRY(check_topic_name(spec.name));
-    const Topic* topic = catalog_.find(spec.name);
-    if (topic == nullptr) {
-      WS_TRY(transaction([&] { return create_topic(spec); }));
-      changed = true;
-      // Its chain may be new, and the next topic's.
-      WS_TRY(load());
-    } else if (differs(*topic, spec)) {
-      const Topic copy = *topic;
-      WS_TRY(transaction([&] { return alter_topic(copy, spec, warnings); }));
-      changed = true;
+  const auto change = [&]() -> Status {
+    for (const TopicSpec& spec : specs) {
+      WS_TRY(check_topic_name(spec.name));
+      const Topic* topic = catalog_.find(spec.name);
+      if (topic == nullptr) {
+        WS_TRY(create_topic(spec));
+        WS_TRY(load());  // its chain may be new, and the next topic's
+        changed = true;
+      } else if (differs(*topic, spec)) {
+        const Topic copy = *topic;
+        WS_TRY(alter_topic(copy, spec, warnings));
+        changed = true;
+      }
     }
+    return {};
+  };
+  // Mostly there is nothing to change, and then nothing is written.
+  const bool any = std::any_of(specs.begin(), specs.end(), [&](const TopicSpec& spec) {
+    const Topic* topic = catalog_.find(spec.name);
+    return topic == nullptr || differs(*topic, spec);
+  });
+  if (any) {
+    const Status status = transaction(change);
+    if (changed) WS_TRY(load());  // also after a rollback
+    WS_TRY(status);
   }
-  if (changed) WS_TRY(load());
   views_stale_ = topic_views_stale_ = true;
   return warnings;
 }
@@ -129,6 +140,68 @@ Status Engine::alter_topic(const Topic& topic, const TopicSpec& spec,
           ", retention_ms=(SELECT CASE WHEN"
           " min(retention_ms) = -1 THEN -1 ELSE max(retention_ms) END FROM _ws_topics WHERE chain=",
           topic.chain.value, ") WHERE chain=", topic.chain.value));
+}
+
+// The rows of its partitions stay, at the end of their records: what was stored stays counted. Its
+// records go at once when it had its chain alone; in shared segments nobody sees them any more, and
+// they go with the segments.
+Status Engine::delete_topic(std::string_view name) {
+  const Topic* found = catalog_.find(name);
+  if (found == nullptr) return tl::unexpected<Error>(catalog_.unknown_topic(name));
+  const Topic topic = *found;
+  const bool alone =
+      std::none_of(catalog_.topics().begin(), catalog_.topics().end(),
+                   [&](const Topic& t) { return t.chain == topic.chain && t.id != topic.id; });
+  const auto change = [&]() -> Status {
+    std::int64_t live = 0;
+    for (const Partition& p : topic.partitions) {
+      WS_ASSIGN(const std::int64_t start, db_.number(cat("SELECT log_start FROM _ws_partitions"
+                                                         " WHERE tp=",
+                                                         p.tp.value)));
+      live += next_offset(p.tp).value - start;
+      WS_TRY(db_.exec(cat("UPDATE _ws_partitions SET log_start=", next_offset(p.tp).value,
+                          " WHERE tp=", p.tp.value)));
+      WS_TRY(db_.exec(cat("DELETE FROM _ws_consumer_offsets WHERE tp=", p.tp.value)));
+    }
+    WS_TRY(db_.exec(cat("DELETE FROM _ws_topics WHERE topic_id=", topic.id.value)));
+    WS_TRY(db_.exec("DROP VIEW IF EXISTS " + quoted_identifier(topic.name)));
+    Count deleted{"deleted.records", live};
+    WS_TRY(apply(deleted));
+    if (alone) WS_TRY(drop_chain(topic.chain));
+    return {};
+  };
+  Status status = transaction(change);
+  learn_at_.erase(topic.id);
+  views_stale_ = true;
+  WS_TRY(load());  // also after a rollback
+  return status;
+}
+
+// Within a transaction: all of a chain that no topic has any more.
+Status Engine::drop_chain(ChainId id) {
+  const auto chain =
+      std::find_if(chains_.begin(), chains_.end(), [&](const Chain& c) { return c.id == id; });
+  WS_TRY(db_.exec(
+      cat("INSERT OR REPLACE INTO _ws_meta VALUES('next_seq', ", positions_.next_seq, ")")));
+  WS_TRY(db_.exec("DROP VIEW IF EXISTS " + chain_view(id)));
+  chain->insert = Statement();  // it would keep the table from being dropped
+  for (const auto& closed : chain->closed) {
+    WS_TRY(db_.exec("DROP TABLE " + segment_table(id, closed.segment)));
+  }
+  WS_TRY(db_.exec("DROP TABLE " + segment_table(id, chain->segment)));
+  for (const char* table : {"_ws_segments", "_ws_segment_starts", "_ws_sealed", "_ws_chains"}) {
+    WS_TRY(db_.exec(cat("DELETE FROM ", table, " WHERE chain=", id.value)));
+  }
+  return {};
+}
+
+Status Engine::set_limits(std::int64_t budget_bytes, std::int64_t offset_retention_ms) {
+  options_.offset_retention_ms = offset_retention_ms;
+  if (options_.budget_bytes == budget_bytes) return {};
+  options_.budget_bytes = budget_bytes;
+  page_limit_ = budget_bytes > 0 ? budget_pages() : INT64_MAX;
+  // The greatest that SQLite knows, when there is none.
+  return db_.exec(cat("PRAGMA max_page_count=", budget_bytes > 0 ? page_limit_ : 4294967294));
 }
 
 }  // namespace wayside

@@ -87,7 +87,7 @@ TEST(Payload, RefusesWhatIsNotJsonAndSaysWhere) {
 
 TEST(DeviceTime, SecondsMillisecondsAndText) {
   const auto ms = [](JsonScalar::Kind kind, const char* text) {
-    return device_time_ms({kind, text});
+    return device_time_ms({kind, text}, TimeUnit::automatic);
   };
   EXPECT_EQ(ms(JsonScalar::Kind::number, "1795339391"), 1'795'339'391'000);
   EXPECT_EQ(ms(JsonScalar::Kind::number, "1795339391.5"), 1'795'339'391'500);

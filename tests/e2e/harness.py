@@ -86,7 +86,8 @@ class Gateway:
         self.log_path = os.path.join(self.directory, "stderr")
         with open(self.config, "w", encoding="utf-8") as f:
             f.write(f'data_dir = "{self.data_dir}"\n{head}\n[commit]\n{commit}\n'
-                    f'[mqtt]\nlisten = "127.0.0.1:0"\n{mqtt}\n{topics}\n{tail}\n')
+                    f'[mqtt]\nlisten = "127.0.0.1:0"\n{mqtt}\n{topics}\n{tail}\n'
+                    '[http]\nlisten = "127.0.0.1:0"\n')
 
     def edit(self, old, new):
         """Changes the configuration file, for the next start."""
@@ -146,7 +147,7 @@ class Gateway:
 
     def cli(self, *args, check=None, **kwargs):
         verb = list(args)
-        at = 2 if verb[0] == "topics" else 1
+        at = 2 if verb[0] in ("topics", "groups", "bridge", "quarantine") else 1
         verb[at:at] = ["-c", self.config]
         done = subprocess.run([WAYSIDE, *verb], capture_output=True, text=True, timeout=60,
                               **kwargs)

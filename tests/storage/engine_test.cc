@@ -355,7 +355,7 @@ TEST_F(EngineTest, ADatabaseOfANewerVersionIsLeftUntouched) {
   engine.reset();
   {
     Database db = must(Database::open(options.path, OpenMode::read_write_create));
-    must(db.exec("PRAGMA user_version=2"));
+    must(db.exec("PRAGMA user_version=99"));
   }
   const auto before = must(read_file(options.path));
   const auto result = Engine::open(options, clock, logger);

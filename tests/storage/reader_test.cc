@@ -146,7 +146,7 @@ TEST(LogTest, BatchesOfManyThreadsCommitInTheOrderOfEachAndAreToldAfter) {
   std::atomic<int> told{0};
   {
     auto log = must(Log::open(options, {20, 100, 1 << 20}, topics, clock, logger));
-    const Topic a = *log->catalog().find("a");
+    const Topic a = *log->catalog()->find("a");
     std::vector<std::jthread> threads;
     for (std::size_t t = 0; t < 4; ++t) {
       threads.emplace_back([&, t] {
@@ -173,7 +173,7 @@ TEST(LogTest, AFlushNeedsNoLinger) {
   options.path = dir / "wayside.db";
   const std::vector<TopicSpec> topics = {{"a", 1, kForever, kUnbounded, {}}};
   auto log = must(Log::open(options, {3'600'000, 1000, 1 << 20}, topics, clock, logger));
-  log->submit(batch_of({reading(log->catalog().find("a")->partitions[0].tp, "k", "v")}));
+  log->submit(batch_of({reading(log->catalog()->find("a")->partitions[0].tp, "k", "v")}));
   log->flush();
   EXPECT_EQ(log->wait_for_commit(0, 10'000, {}), 1);
 }

@@ -1,0 +1,297 @@
+#include "gateway/admin.h"
+
+#include <algorithm>
+#include <future>
+
+#include "base/file.h"
+#include "base/limits.h"
+#include "base/text.h"
+#include "gateway/control.h"
+#include "gateway/ingest.h"
+#include "storage/coordinator.h"
+#include "storage/reader.h"
+
+namespace wayside {
+namespace {
+
+class Request {
+ public:
+  Request(Log& log, const Plan& plan, const Clock& clock, const Json& request, Answer answer)
+      : log_(log), plan_(plan), clock_(clock), json_(request), answer_(std::move(answer)) {}
+
+  bool run() {
+    const std::string what = json_.text("do");
+    Status status;
+    if (what == "topics.create") {
+      status = create_topic();
+    } else if (what == "topics.alter") {
+      status = alter_topic();
+    } else if (what == "topics.delete") {
+      status = delete_topic();
+    } else if (what == "groups.reset") {
+      status = reset_group();
+    } else if (what == "groups.delete") {
+      status = delete_group();
+    } else if (what == "quarantine.settle") {
+      status = settle();
+    } else if (what == "bridge.pause" || what == "bridge.resume") {
+      status = pause_bridge(what == "bridge.pause");
+    } else {
+      return false;
+    }
+    if (!status) answer_(error_json(status.error()));
+    return true;
+  }
+
+ private:
+  // The answer to a commit that is under way.
+  [[nodiscard]] std::function<void(Batch&, const Status&)> done(std::string ok) const {
+    return [answer = answer_, ok = std::move(ok)](Batch&, const Status& status) {
+      answer(status ? ok : error_json(status.error()));
+    };
+  }
+  void commit(std::vector<Op> ops, std::string ok = "{\"ok\":true}") {
+    Batch batch;
+    batch.ops = std::move(ops);
+    batch.flush_now = true;
+    batch.done = done(std::move(ok));
+    log_.submit(std::move(batch));
+  }
+  void change(Log::Work work) {
+    log_.change(std::move(work), [answer = answer_](const Status& status) {
+      answer(status ? "{\"ok\":true}" : error_json(status.error()));
+    });
+  }
+  [[nodiscard]] bool configured(const std::string& topic) const {
+    return std::any_of(plan_.topics.begin(), plan_.topics.end(),
+                       [&](const TopicSpec& t) { return t.name == topic; });
+  }
+  [[nodiscard]] Result<const Topic*> known_topic(const Catalog& catalog) const {
+    const Topic* topic = catalog.find(json_.text("topic"));
+    if (topic == nullptr) return tl::unexpected<Error>(catalog.unknown_topic(json_.text("topic")));
+    return topic;
+  }
+  [[nodiscard]] Status not_configured(const std::string& topic, std::string_view doing) const {
+    if (!configured(topic)) return {};
+    return fail(ErrorCode::refused,
+                cat("topic ", topic, " is of the configuration file, which would undo ", doing),
+                cat("change [[topic]] in ", plan_.config.file, ", then: wayside reload"));
+  }
+
+  void wanted_limits(TopicSpec& spec) const {
+    spec.partitions = static_cast<std::int32_t>(json_.number("partitions", spec.partitions));
+    spec.retention_ms = json_.number("retention_ms", spec.retention_ms);
+    spec.retention_bytes = json_.number("retention_bytes", spec.retention_bytes);
+  }
+
+  Status create_topic() {
+    TopicSpec spec;
+    spec.name = json_.text("topic");
+    WS_TRY(check_topic_name(spec.name));
+    if (log_.catalog()->find(spec.name) != nullptr) {
+      return fail(ErrorCode::refused, cat("there is a topic '", spec.name, "' already"),
+                  cat("see it: wayside topics describe ", spec.name));
+    }
+    wanted_limits(spec);
+    change([spec](Engine& engine) -> Status {
+      WS_ASSIGN([[maybe_unused]] const auto warnings, engine.ensure_topics({&spec, 1}));
+      return {};
+    });
+    return {};
+  }
+
+  Status alter_topic() {
+    const auto catalog = log_.catalog();
+    WS_ASSIGN(const Topic* topic, known_topic(*catalog));
+    WS_TRY(not_configured(topic->name, "this"));
+    TopicSpec spec{topic->name, static_cast<std::int32_t>(topic->partitions.size()),
+                   topic->retention_ms, topic->retention_bytes, topic->columns};
+    wanted_limits(spec);
+    if (spec.partitions < static_cast<std::int32_t>(topic->partitions.size())) {
+      return fail(ErrorCode::refused, cat("topic ", topic->name, " has ", topic->partitions.size(),
+                                          " partitions and cannot shrink to ", spec.partitions));
+    }
+    if ((spec.retention_bytes == kUnbounded) != (topic->retention_bytes == kUnbounded)) {
+      return fail(
+          ErrorCode::refused,
+          "a bound in bytes can only be given to a topic, or taken away, when it is created");
+    }
+    change([spec](Engine& engine) -> Status {
+      WS_ASSIGN([[maybe_unused]] const auto warnings, engine.ensure_topics({&spec, 1}));
+      return {};
+    });
+    return {};
+  }
+
+  Status delete_topic() {
+    const auto catalog = log_.catalog();
+    WS_ASSIGN(const Topic* topic, known_topic(*catalog));
+    WS_TRY(not_configured(topic->name, "its removal"));
+    change([name = topic->name](Engine& engine) { return engine.delete_topic(name); });
+    return {};
+  }
+
+  Status reset_group() {
+    const std::string group = json_.text("group");
+    WS_TRY(check_group_name(group));
+    const auto catalog = log_.catalog();
+    WS_ASSIGN(const Topic* topic, known_topic(*catalog));
+    std::vector<Op> ops;
+    for (const Json& one : json_.list("offsets")) {
+      const std::int64_t partition = one.number("partition", -1), offset = one.number("offset", -1);
+      if (partition < 0 || partition >= static_cast<std::int64_t>(topic->partitions.size()) ||
+          offset < 0) {
+        return fail(ErrorCode::invalid_argument, "an offset of no partition of the topic");
+      }
+      const TpId tp = topic->partitions[static_cast<std::size_t>(partition)].tp;
+      ops.emplace_back(CommitOffset{group, tp, Offset(offset), "reset"});
+    }
+    commit(std::move(ops));
+    return {};
+  }
+
+  Status delete_group() {
+    const std::string group = json_.text("group");
+    WS_TRY(check_group_name(group));
+    commit({DropGroup{group}});
+    return {};
+  }
+
+  Status pause_bridge(bool pause) {
+    const std::string name = json_.text("bridge");
+    const auto& bridges = plan_.config.bridges;
+    if (std::none_of(bridges.begin(), bridges.end(),
+                     [&](const BridgeConfig& b) { return b.name == name; })) {
+      std::vector<std::string> names;
+      for (const BridgeConfig& b : bridges) names.push_back(b.name);
+      const std::string near = nearest(name, names);
+      return fail(ErrorCode::not_found, cat("there is no bridge '", printable(name), "'"),
+                  near.empty() ? "'wayside bridge status' shows what there is"
+                               : cat("did you mean '", near, "'?"));
+    }
+    commit(
+        {SetFact{pause_fact(name), pause ? std::optional(cat(clock_.wall_ms())) : std::nullopt}});
+    return {};
+  }
+
+  // Quarantined readings: tried again by the routes as they are now, or dropped. Each is settled
+  // in the transaction that stores what became of it.
+  Status settle() {
+    const bool retry = json_.text("how") == "retry";
+    const auto& offsets = json_.list("offsets");
+    if (offsets.size() > limits::kQuarantinePerRequestMax) {
+      return fail(ErrorCode::refused,
+                  cat("more than ", limits::kQuarantinePerRequestMax, " readings in one request"));
+    }
+    WS_ASSIGN(LogReader reader, LogReader::open(log_.path()));
+    const auto catalog = log_.catalog();
+    const Topic* quarantine = catalog->find(kQuarantineTopic);
+    const TpId tp = quarantine->partitions.front().tp;
+    WS_ASSIGN(const auto settled, reader.settled());
+    Ingest ingest(plan_.routes, *catalog, clock_);
+    std::vector<Op> ops;
+    std::string results;
+    for (const Json& one : offsets) {
+      const auto* number = std::get_if<std::int64_t>(&one.value);
+      const std::int64_t offset = number == nullptr ? -1 : *number;
+      std::string what = "gone: retention has dropped it";
+      WS_ASSIGN(const auto seq, reader.seq_of(quarantine->chain, tp, Offset(offset)));
+      if (const auto it = settled.find(offset); it != settled.end()) {
+        what = "settled before: " + it->second;
+      } else if (seq) {
+        WS_ASSIGN(const auto page, reader.read(quarantine->chain, *seq, {{tp}}, {1, SIZE_MAX}));
+        const bool it_is = !page.records.empty() && page.records.front().offset.value == offset;
+        if (it_is && retry) what = retry_one(ingest, page.records.front(), ops);
+        if (it_is && !retry) {
+          ops.emplace_back(SettleQuarantined{Offset(offset), "dropped"});
+          ops.emplace_back(Count{"quarantine.dropped", 1});
+          what = "dropped";
+        }
+      }
+      results += cat(results.empty() ? "" : ",", "{\"offset\":", offset, ",\"result\":");
+      append_json_string(results, printable(what));
+      results += "}";
+    }
+    commit(std::move(ops), cat("{\"ok\":true,\"results\":[", results, "]}"));
+    return {};
+  }
+
+  static std::string retry_one(Ingest& ingest, const StoredRecord& r, std::vector<Op>& ops) {
+    const auto headers = decode_headers(r.record.headers);
+    const auto header = [&](std::string_view name) {
+      std::string out;
+      if (!headers) return out;
+      for (const auto& [key, value] : *headers) {
+        if (key == name) out = value.value_or("");
+      }
+      return out;
+    };
+    const std::string topic = header("mqtt.topic");
+    if (topic.empty()) {
+      return cat("kept: the upstream of bridge ", header("bridge"), " refused it; it is in ",
+                 header("topic"), " ", header("partition"), ":", header("offset"),
+                 " too. Drop it when that is seen to");
+    }
+    std::vector<Op> made;
+    const auto outcome =
+        ingest.make(ingest.resolve(topic, header("mqtt.client_id")), r.record.value.value_or(""),
+                    (r.record.attributes & kRetained) != 0, made);
+    if (outcome.quarantined != nullptr) {
+      const auto still = decode_headers(std::get<Append>(made.front()).record.headers);
+      return cat("kept: ", outcome.quarantined,
+                 still ? cat(": ", (*still)[1].second.value_or("")) : std::string());
+    }
+    for (Op& op : made) {
+      Record& record = std::get<Append>(op).record;
+      // When it came stays true, though it is stored only now.
+      if (record.timestamp_ms == kNoTimestamp) record.timestamp_ms = r.append_ms;
+      ops.push_back(std::move(op));
+    }
+    ops.emplace_back(SettleQuarantined{r.offset, "retried"});
+    ops.emplace_back(Count{"quarantine.retried", 1});
+    return cat("stored in ", outcome.route->topic,
+               made.size() > 1 ? cat(", ", made.size(), " records") : std::string());
+  }
+
+  Log& log_;
+  const Plan& plan_;
+  const Clock& clock_;
+  const Json& json_;
+  const Answer answer_;
+};
+
+}  // namespace
+
+bool do_admin_request(Log& log, const Plan& plan, const Clock& clock, const Json& request,
+                      Answer answer) {
+  return Request(log, plan, clock, request, std::move(answer)).run();
+}
+
+Result<Json> change_log(const std::string& config_path, std::string_view request) {
+  WS_ASSIGN(const Plan plan, load_plan(config_path));
+  auto client = ControlClient::connect(plan.config.data_dir);
+  if (client) return client->ask(request);
+  if (!file_exists(plan.config.database_path())) return tl::unexpected<Error>(client.error());
+  auto lock = lock_file(plan.config.data_dir + "/wayside.lock");
+  // Somebody runs it, and does not let us ask.
+  if (!lock) return tl::unexpected<Error>(client.error());
+  Logger logger(LogLevel::error);
+  const SystemClock clock(plan.config.clock_trust);
+  WS_ASSIGN(auto log, Log::open(engine_options(plan.config), {}, {}, clock, logger));
+  WS_ASSIGN(const Json parsed, Json::parse(request));
+  std::promise<std::string> promise;
+  if (!do_admin_request(*log, plan, clock, parsed,
+                        [&](std::string text) { promise.set_value(std::move(text)); })) {
+    return tl::unexpected<Error>(client.error());
+  }
+  WS_ASSIGN(Json answer, Json::parse(promise.get_future().get()));
+  if (answer.find("error") == nullptr) return answer;
+  return fail(static_cast<ErrorCode>(answer.number("code")), answer.text("error"),
+              answer.text("hint"));
+}
+
+std::string pause_fact(const std::string& bridge) {
+  return cat("bridge.paused.", bridge);
+}
+
+}  // namespace wayside

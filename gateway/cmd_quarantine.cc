@@ -1,0 +1,208 @@
+#include <algorithm>
+#include <cstdio>
+
+#include "base/clock.h"
+#include "base/text.h"
+#include "gateway/admin.h"
+#include "gateway/verbs.h"
+
+namespace wayside {
+namespace {
+
+constexpr std::size_t kOffsetsPerRequest = 500;
+
+// A quarantined reading and what is known of it.
+struct Held {
+  StoredRecord record;
+  std::string settled;  // how it was dealt with; empty: it waits
+  [[nodiscard]] std::string header(std::string_view name) const {
+    const auto headers = decode_headers(record.record.headers);
+    if (!headers) return "";
+    for (const auto& [key, value] : *headers) {
+      if (key == name) return value.value_or("");
+    }
+    return "";
+  }
+};
+
+// Calls `each` for every reading in quarantine, settled ones too, oldest first.
+template <class Each>
+Status for_each(OpenedLog& log, Each each) {
+  const Topic* topic = log.catalog.find(kQuarantineTopic);
+  if (topic == nullptr) return {};
+  const TpId tp = topic->partitions.front().tp;
+  WS_ASSIGN(const auto settled, log.reader.settled());
+  WS_ASSIGN(const auto marks, log.reader.marks(*topic));
+  WS_ASSIGN(const auto first, log.reader.seq_of(topic->chain, tp, marks.front().log_start));
+  if (!first) return {};
+  for (Seq next = *first;;) {
+    WS_ASSIGN(auto page, log.reader.read(topic->chain, next, {{tp}}, {}));
+    for (StoredRecord& r : page.records) {
+      const auto it = settled.find(r.offset.value);
+      each(Held{std::move(r), it == settled.end() ? "" : it->second});
+    }
+    next = page.next;
+    if (page.at_end) return {};
+  }
+}
+
+std::string short_text(const std::string& s, std::size_t most) {
+  const std::string shown = printable(s);
+  return shown.size() <= most ? shown : shown.substr(0, most) + "…";
+}
+
+void append_held_json(std::string& out, const Held& held) {
+  std::string record;
+  append_record_json(record, kQuarantineTopic, 0, held.record.offset, held.record.record);
+  record.pop_back();
+  out += cat(record, ",\"state\":\"", held.settled.empty() ? "waiting" : held.settled, "\"}\n");
+}
+
+Status list(const QuarantineArgs& args) {
+  WS_ASSIGN(OpenedLog log, open_log(args.config));
+  Table table({"OFFSET", "CAME", "REASON", "CLIENT", "MQTT-TOPIC", "BYTES", "VALUE"});
+  std::string json;
+  std::int64_t waiting = 0, settled = 0;
+  const std::int64_t now = SystemClock().wall_ms();
+  WS_TRY(for_each(log, [&](const Held& h) {
+    ++(h.settled.empty() ? waiting : settled);
+    if (!h.settled.empty() && !args.all) return;
+    if (args.json) return append_held_json(json, h);
+    const std::string value = h.record.record.value.value_or("");
+    const std::string client = h.header("mqtt.client_id"), topic = h.header("mqtt.topic");
+    table.add({cat(h.record.offset.value), ago(h.record.append_ms, now),
+               cat(h.header("reason"), h.settled.empty() ? "" : cat(" (", h.settled, ")")),
+               short_text(client.empty() ? cat("bridge ", h.header("bridge")) : client, 24),
+               short_text(topic.empty() ? h.header("topic") : topic, 40), cat(value.size()),
+               short_text(value, 30)});
+  }));
+  if (args.json) {
+    std::fputs(json.c_str(), stdout);
+    return {};
+  }
+  if (waiting > 0 || args.all) table.print();
+  std::printf("%s%lld waiting, %lld dealt with%s\n", waiting > 0 || args.all ? "\n" : "",
+              static_cast<long long>(waiting), static_cast<long long>(settled),
+              waiting > 0 ? "; why: wayside quarantine show OFFSET" : "");
+  return {};
+}
+
+// The readings that the offsets name, or with `all` those that wait.
+Result<std::vector<Held>> wanted(OpenedLog& log, const QuarantineArgs& args) {
+  std::vector<Held> out;
+  WS_TRY(for_each(log, [&](Held&& h) {
+    const bool named = std::find(args.offsets.begin(), args.offsets.end(), h.record.offset.value) !=
+                       args.offsets.end();
+    if (named || (args.all && h.settled.empty())) out.push_back(std::move(h));
+  }));
+  for (const std::int64_t offset : args.offsets) {
+    const bool found = std::any_of(out.begin(), out.end(),
+                                   [&](const Held& h) { return h.record.offset.value == offset; });
+    if (!found) {
+      return fail(ErrorCode::out_of_range, cat("nothing in quarantine has the offset ", offset),
+                  "'wayside quarantine list' shows what there is");
+    }
+  }
+  if (args.offsets.empty() && !args.all) {
+    return fail(ErrorCode::invalid_argument, "which readings?", "give their offsets, or --all");
+  }
+  return out;
+}
+
+Status show(const QuarantineArgs& args) {
+  WS_ASSIGN(OpenedLog log, open_log(args.config));
+  WS_ASSIGN(const auto held, wanted(log, args));
+  for (const Held& h : held) {
+    if (args.json) {
+      std::string json;
+      append_held_json(json, h);
+      std::fputs(json.c_str(), stdout);
+      continue;
+    }
+    const auto line = [](const std::string& head, const std::string& text) {
+      std::printf("%-15s %s\n", head.c_str(), text.c_str());
+    };
+    line("offset", cat(h.record.offset.value));
+    line("came", format_time_utc(h.record.append_ms));
+    line("state", h.settled.empty() ? "waiting" : h.settled);
+    if (const auto headers = decode_headers(h.record.record.headers)) {
+      for (const auto& [key, value] : *headers) line(key, printable(value.value_or("")));
+    }
+    line("value", printable(h.record.record.value.value_or("")));
+    if (!h.header("mqtt.topic").empty() && h.settled.empty()) {
+      std::printf("\nonce a [[route]] takes it: wayside quarantine retry %lld\n",
+                  static_cast<long long>(h.record.offset.value));
+    }
+  }
+  return {};
+}
+
+Status settle(const QuarantineArgs& args, const std::string& how) {
+  std::vector<std::int64_t> offsets;
+  {
+    WS_ASSIGN(OpenedLog log, open_log(args.config));
+    WS_ASSIGN(const auto held, wanted(log, args));
+    for (const Held& h : held) offsets.push_back(h.record.offset.value);
+  }
+  if (offsets.empty()) {
+    std::printf("nothing waits in quarantine\n");
+    return {};
+  }
+  if (how == "drop") {
+    WS_TRY(confirm(cat("drop ", offsets.size(), " readings from quarantine for good?"), args.yes));
+  }
+  Table table({"OFFSET", "RESULT"});
+  std::int64_t done = 0;
+  for (std::size_t at = 0; at < offsets.size(); at += kOffsetsPerRequest) {
+    std::string list;
+    for (std::size_t i = at; i < std::min(at + kOffsetsPerRequest, offsets.size()); ++i) {
+      list += cat(list.empty() ? "" : ",", offsets[i]);
+    }
+    WS_ASSIGN(const Json answer,
+              change_log(args.config, cat("{\"do\":\"quarantine.settle\",\"how\":\"", how,
+                                          "\",\"offsets\":[", list, "]}")));
+    for (const Json& one : answer.list("results")) {
+      const std::string result = one.text("result");
+      if (result.starts_with("stored") || result == "dropped") ++done;
+      table.add({cat(one.number("offset")), result});
+    }
+  }
+  table.print();
+  std::printf("\n%lld of %zu %s\n", static_cast<long long>(done), offsets.size(),
+              how == "retry" ? "stored" : "dropped");
+  return {};
+}
+
+Status export_all(const QuarantineArgs& args) {
+  WS_ASSIGN(OpenedLog log, open_log(args.config));
+  return for_each(log, [&](const Held& h) {
+    if (!h.settled.empty() && !args.all) return;
+    std::string json;
+    append_held_json(json, h);
+    std::fputs(json.c_str(), stdout);
+  });
+}
+
+int exit_of(const Status& status) {
+  return status ? kExitOk : report(status.error());
+}
+
+}  // namespace
+
+int cmd_quarantine_list(const QuarantineArgs& args) {
+  return exit_of(list(args));
+}
+int cmd_quarantine_show(const QuarantineArgs& args) {
+  return exit_of(show(args));
+}
+int cmd_quarantine_retry(const QuarantineArgs& args) {
+  return exit_of(settle(args, "retry"));
+}
+int cmd_quarantine_drop(const QuarantineArgs& args) {
+  return exit_of(settle(args, "drop"));
+}
+int cmd_quarantine_export(const QuarantineArgs& args) {
+  return exit_of(export_all(args));
+}
+
+}  // namespace wayside

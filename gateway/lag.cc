@@ -1,0 +1,67 @@
+#include "gateway/lag.h"
+
+#include <algorithm>
+
+#include "gateway/plan.h"
+
+namespace wayside {
+
+Result<Lag> lag_of(LogReader& reader, const Catalog& catalog, const std::string& group,
+                   const std::vector<std::string>& topics) {
+  Lag lag;
+  WS_ASSIGN(const auto positions, reader.positions(group));
+  for (const std::string& name : topics) {
+    const Topic* topic = catalog.find(name);
+    if (topic == nullptr) continue;
+    WS_ASSIGN(const auto marks, reader.marks(*topic));
+    for (const PartitionMarks& m : marks) {
+      PartitionLag p{topic->name, m.partition, -1, m.log_start.value, m.log_end.value, 0, 0, 0, 0};
+      const auto at = std::find_if(positions.begin(), positions.end(),
+                                   [&](const GroupPosition& g) { return g.tp == m.tp; });
+      if (at != positions.end()) p.committed = at->next.value, p.commit_ms = at->commit_ms;
+      const std::int64_t next = std::max(p.committed, p.log_start);
+      if (p.committed >= 0) p.expired = next - p.committed;
+      p.records = std::max<std::int64_t>(p.log_end - next, 0);
+      if (p.records > 0) {
+        WS_ASSIGN(const auto seq, reader.seq_of(topic->chain, m.tp, Offset(next)));
+        if (seq) {
+          WS_ASSIGN(const auto page, reader.read(topic->chain, *seq, {{m.tp}}, {1, SIZE_MAX}));
+          if (!page.records.empty()) p.oldest_append_ms = page.records.front().append_ms;
+        }
+      }
+      lag.records += p.records;
+      if (p.oldest_append_ms != 0) {
+        lag.oldest_append_ms = lag.oldest_append_ms == 0
+                                   ? p.oldest_append_ms
+                                   : std::min(lag.oldest_append_ms, p.oldest_append_ms);
+      }
+      lag.partitions.push_back(std::move(p));
+    }
+  }
+  return lag;
+}
+
+Result<Ledger> ledger_of(LogReader& reader, const Catalog& catalog) {
+  Ledger l;
+  for (const Topic& t : catalog.topics()) {
+    WS_ASSIGN(const auto marks, reader.marks(t));
+    for (const PartitionMarks& m : marks) {
+      l.stored += m.log_end.value;
+      l.expired += m.log_start.value;
+      if (t.name == kQuarantineTopic) l.quarantine_stored += m.log_end.value;
+    }
+  }
+  l.live = l.stored - l.expired;
+  WS_ASSIGN(const auto deleted, reader.deleted());
+  l.stored += deleted.stored;
+  l.deleted = deleted.live;
+  l.expired += deleted.stored - deleted.live;
+  WS_ASSIGN(l.counters, reader.counters());
+  for (const auto& [name, n] : l.counters) {
+    if (name.starts_with("quarantined.")) l.quarantined += n;
+    if (name.starts_with("refused.")) l.refused += n;
+  }
+  return l;
+}
+
+}  // namespace wayside

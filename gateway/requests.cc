@@ -1,0 +1,239 @@
+// What the gateway answers on its control socket and over HTTP.
+#include <unistd.h>
+
+#include <future>
+
+#include "base/limits.h"
+#include "base/text.h"
+#include "gateway/gateway.h"
+#include "gateway/version.h"
+
+namespace wayside {
+namespace {
+
+constexpr auto kHttpWithin = std::chrono::seconds(5);
+constexpr std::int64_t kTouchGroupsEveryMs = 3'600'000;
+
+}  // namespace
+
+void Gateway::on_request(PeerId peer, const std::string& line) {
+  const auto request = Json::parse(line);
+  const std::string what = request ? request->text("do") : "";
+  const auto answer = [&](std::string text) { control_->answer(peer, std::move(text)); };
+  if (what == "hello") {
+    // Of another log, this gateway tells nothing.
+    const bool mine = request->text("data_dir") == plan_.config.data_dir;
+    answer(mine ? "{\"ok\":true}" : error_json({ErrorCode::unavailable, "another data_dir", ""}));
+  } else if (what == "status") {
+    answer(status_json());
+  } else if (what == "devices") {
+    answer(listener_->devices_json());
+  } else if (what == "groups") {
+    answer(groups_json());
+  } else if (what == "join") {
+    on_join(peer, *request);
+  } else if (what == "commit") {
+    on_commit(peer, *request);
+  } else if (what == "reload") {
+    reload([this, peer](const Result<std::vector<std::string>>& changes) {
+      if (!changes) return control_->answer(peer, error_json(changes.error()));
+      std::string out = "{\"ok\":true,\"changes\":[";
+      for (std::size_t i = 0; i < changes->size(); ++i) {
+        out += i == 0 ? "" : ",";
+        append_json_string(out, printable((*changes)[i]));
+      }
+      control_->answer(peer, out + "]}");
+    });
+  } else if (request) {
+    on_admin(peer, *request);
+  } else {
+    answer(error_json(request.error()));
+  }
+}
+
+void Gateway::on_admin(PeerId peer, const Json& request) {
+  const std::string what = request.text("do");
+  const auto answer = [this, peer](std::string text) { control_->answer(peer, std::move(text)); };
+  if (what.starts_with("groups.") && coordinator_.has_members(request.text("group"))) {
+    return answer(error_json({ErrorCode::refused,
+                              cat("group ", printable(request.text("group")), " is being read"),
+                              "stop its readers first: 'wayside groups describe' names them"}));
+  }
+  if (what == "bridge.pause" || what == "bridge.resume") {
+    for (RunningBridge& b : bridges_) {
+      if (b.config.name == request.text("bridge")) b.bridge->set_paused(what == "bridge.pause");
+    }
+  }
+  if (!do_admin_request(*log_, plan_, clock_, request, answer)) {
+    answer(error_json({ErrorCode::invalid_argument,
+                       cat("the gateway does not know the request '", printable(what), "'"),
+                       "are the program and the running gateway of one version?"}));
+  }
+}
+
+void Gateway::on_join(PeerId peer, const Json& request) {
+  const std::string group = request.text("group");
+  const auto catalog = log_->catalog();
+  const Topic* topic = catalog->find(request.text("topic"));
+  if (topic == nullptr) {
+    return control_->answer(peer, error_json(catalog->unknown_topic(request.text("topic"))));
+  }
+  const auto active = coordinator_.join(
+      group, topic->name, {peer, printable(request.text("client")), clock_.wall_ms()});
+  if (!active) return control_->answer(peer, error_json(active.error()));
+  member_of_[peer] = {group, topic->name};
+  control_->answer(peer, *active ? "{\"active\":true}" : "{\"active\":false}");
+}
+
+void Gateway::on_commit(PeerId peer, const Json& request) {
+  const auto of = member_of_.find(peer);
+  if (of == member_of_.end() ||
+      !coordinator_.is_active(peer, of->second.first, of->second.second)) {
+    return control_->answer(
+        peer, error_json({ErrorCode::refused, "only the active reader of a group commits", ""}));
+  }
+  const auto catalog = log_->catalog();
+  const Topic* topic = catalog->find(of->second.second);
+  Batch batch;
+  for (const Json& one : request.list("offsets")) {
+    const std::int64_t partition = one.number("partition", -1), offset = one.number("offset", -1);
+    if (topic == nullptr || partition < 0 || offset < 0 ||
+        partition >= static_cast<std::int64_t>(topic->partitions.size())) {
+      return control_->answer(
+          peer, error_json({ErrorCode::invalid_argument, "an offset of no partition", ""}));
+    }
+    const TpId tp = topic->partitions[static_cast<std::size_t>(partition)].tp;
+    batch.ops.emplace_back(CommitOffset{of->second.first, tp, Offset(offset), ""});
+  }
+  batch.flush_now = true;
+  batch.done = [this, peer](Batch&, const Status& status) {
+    control_->answer(peer, status ? "{\"ok\":true}" : error_json(status.error()));
+  };
+  log_->submit(std::move(batch));
+}
+
+void Gateway::on_gone(PeerId peer) {
+  member_of_.erase(peer);
+  if (const auto next = coordinator_.leave(peer)) control_->answer(*next, "{\"active\":true}");
+}
+
+// A group that is read does not grow old, though nothing comes that it could commit.
+void Gateway::touch_groups() {
+  const std::int64_t now = clock_.steady_ms();
+  if (now - groups_touched_ms_ < kTouchGroupsEveryMs) return;
+  groups_touched_ms_ = now;
+  Batch batch;
+  for (const auto& m : coordinator_.memberships()) batch.ops.emplace_back(TouchGroup{m.group});
+  if (!batch.ops.empty()) log_->submit(std::move(batch));
+}
+
+std::string Gateway::groups_json() const {
+  std::string out = "{\"groups\":[";
+  bool first = true;
+  for (const auto& m : coordinator_.memberships()) {
+    out += std::exchange(first, false) ? "{\"group\":" : ",{\"group\":";
+    append_json_string(out, m.group);
+    out += ",\"topic\":";
+    append_json_string(out, m.topic);
+    out += ",\"members\":[";
+    for (std::size_t i = 0; i < m.members.size(); ++i) {
+      out += i == 0 ? "{\"client\":" : ",{\"client\":";
+      append_json_string(out, m.members[i].client);
+      out += cat(",\"active\":", i == 0 ? "true" : "false",
+                 ",\"since_ms\":", m.members[i].joined_ms, "}");
+    }
+    out += "]}";
+  }
+  return out + "]}";
+}
+
+std::string Gateway::status_json() const {
+  const WriterStats w = log_->stats();
+  std::string out = "{\"version\":\"" + std::string(kVersion) + "\",\"data_dir\":";
+  append_json_string(out, plan_.config.data_dir);
+  out += cat(",\"pid\":", ::getpid(), ",\"started_ms\":", started_ms_,
+             ",\"epoch\":", log_->identity().epoch, ",\"mqtt_port\":", listener_->port(),
+             ",\"http_port\":", http_port(), ",\"connections\":", listener_->connections(),
+             ",\"clock_trusted\":", clock_.trusted() ? "true" : "false", ",\"commits\":", w.commits,
+             ",\"records\":", w.records, ",\"failed_commits\":", w.failed_commits,
+             ",\"failing\":", w.failing ? "true" : "false",
+             ",\"waiting_for_commit\":", w.queued_ops, ",\"last_error\":");
+  append_json_string(out, printable(w.last_error));
+  const auto full = metrics_.seconds_to_full(plan_.config);
+  out += cat(",\"seconds_to_full\":", full ? cat(static_cast<std::int64_t>(*full)) : "null");
+  out += ",\"bridges\":[";
+  bool first = true;
+  for (const RunningBridge& running : bridges_) {
+    const BridgeStatus b = running.bridge->status();
+    out += std::exchange(first, false) ? "{\"name\":" : ",{\"name\":";
+    append_json_string(out, running.config.name);
+    out += ",\"state\":";
+    append_json_string(out, printable(b.state));
+    out += cat(",\"since_ms\":", b.since_ms, ",\"records_sent\":", b.records_sent,
+               ",\"batches_sent\":", b.batches_sent, ",\"tries_failed\":", b.tries_failed,
+               ",\"last_delivered_ms\":", b.last_delivered_ms,
+               ",\"records_per_s\":", static_cast<std::int64_t>(b.records_per_s),
+               ",\"paused\":", b.paused ? "true" : "false", "}");
+  }
+  out += "],\"subscriptions\":[";
+  first = true;
+  for (const RunningSubscriber& running : subscribers_) {
+    const SubscriberStatus s = running.subscriber->status();
+    out += std::exchange(first, false) ? "{\"client_id\":" : ",{\"client_id\":";
+    append_json_string(out, running.config.client_id);
+    out += ",\"broker\":";
+    append_json_string(out, running.config.broker);
+    out += ",\"state\":";
+    append_json_string(out, printable(s.state));
+    out += cat(",\"since_ms\":", s.since_ms, ",\"received\":", s.received,
+               ",\"sessions_lost\":", s.sessions_lost, "}");
+  }
+  return out + "]}";
+}
+
+// All state is main's, so main is asked; and one that does not answer is not well.
+HttpReply Gateway::on_http(std::string_view path) {
+  auto promise = std::make_shared<std::promise<HttpReply>>();
+  auto reply = promise->get_future();
+  post([this, promise, wanted = std::string(path)] { promise->set_value(http_reply(wanted)); });
+  promise.reset();
+  if (reply.wait_for(kHttpWithin) == std::future_status::ready) {
+    try {
+      return reply.get();
+    } catch (const std::future_error&) {  // it stops: nobody will answer
+      return {503, "text/plain", "stopping\n"};
+    }
+  }
+  return {503, "text/plain", "the main loop does not answer\n"};
+}
+
+HttpReply Gateway::http_reply(std::string_view path) {
+  const std::string hangs = not_alive();
+  if (path == "/healthz") {
+    return hangs.empty() ? HttpReply{200, "text/plain", "ok\n"}
+                         : HttpReply{503, "text/plain", hangs + "\n"};
+  }
+  if (path == "/readyz") {
+    // An upstream that is away is normal here, and no reason.
+    const WriterStats w = log_->stats();
+    std::string why = hangs;
+    if (w.failing) why += cat(why.empty() ? "" : "; ", "commits fail: ", w.last_error);
+    return why.empty() ? HttpReply{200, "text/plain", "ready\n"}
+                       : HttpReply{503, "text/plain", why + "\n"};
+  }
+  if (path == "/metrics") {
+    LiveState live{plan_, *log_, clock_, started_ms_, listener_->connections(), {}, {}};
+    for (const RunningBridge& b : bridges_) {
+      live.bridges.emplace_back(b.config.name, b.bridge->status());
+    }
+    for (const RunningSubscriber& s : subscribers_) {
+      live.subscriptions.emplace_back(s.config.client_id, s.subscriber->status());
+    }
+    auto text = metrics_.text(live);
+    if (text) return {200, "text/plain; version=0.0.4; charset=utf-8", std::move(*text)};
+    return {503, "text/plain", text.error().text() + "\n"};
+  }
+  return {404, "text/plain", "there are /healthz, /readyz and /metrics\n"};
+}
+
+}  // namespace wayside

@@ -1,0 +1,279 @@
+#include "gateway/subscriber.h"
+
+#include <mqtt/async_client.h>
+
+#include <algorithm>
+#include <chrono>
+#include <future>
+#include <random>
+#include <thread>
+
+#include "base/file.h"
+#include "base/mutex.h"
+#include "base/text.h"
+
+namespace wayside {
+namespace {
+
+using std::chrono::milliseconds;
+using std::chrono::seconds;
+
+constexpr auto kConnectWithin = seconds(15);
+constexpr auto kAnswerWithin = seconds(10);
+constexpr std::int64_t kFirstPauseMs = 500, kLongestPauseMs = 30'000;
+constexpr auto kCommitPause = milliseconds(500);
+
+}  // namespace
+
+struct Subscriber::Impl final : public mqtt::callback {
+  Impl(const SubscribeConfig& c, std::string to, std::unique_ptr<Ingest> i, bool k, BatchSink& l,
+       const Clock& the_clock, Logger& the_logger)
+      : config(c),
+        broker(std::move(to)),
+        log(l),
+        clock(the_clock),
+        logger(the_logger),
+        ingest(std::move(i)),
+        known(k) {}
+
+  // --- on the subscription's own thread
+
+  void run(std::stop_token stop) {
+    std::minstd_rand random(std::random_device{}());
+    int failures = 0;
+    while (!stop.stop_requested()) {
+      const std::int64_t before = status_copy().received;
+      const std::string why = session(stop);
+      if (stop.stop_requested()) return;
+      failures = status_copy().received > before ? 0 : failures + 1;
+      set_state(why, false);
+      logger.repeated(LogLevel::warning, cat("subscribe.", config.client_id),
+                      cat("subscription ", printable(config.client_id), " to ", broker, ": ", why,
+                          "; trying again for ever"));
+      const std::int64_t most = std::min(kLongestPauseMs, kFirstPauseMs << std::min(failures, 10));
+      const std::int64_t ms = std::uniform_int_distribution<std::int64_t>(most / 2, most)(random);
+      MutexLock lock(mutex);
+      wake.wait_for(mutex, stop, milliseconds(ms), [] { return false; });
+    }
+  }
+
+  // One connection, from its beginning to its end. Returns why it ended. A client of its own each
+  // time: Paho's reconnects have several open ways to hang.
+  std::string session(std::stop_token stop) {
+    try {
+      {
+        const MutexLock lock(mutex);
+        lost.reset();
+      }
+      auto client = std::make_unique<mqtt::async_client>(broker, config.client_id,
+                                                         mqtt::create_options(MQTTVERSION_3_1_1));
+      client->set_callback(*this);
+      const std::string why = connected(*client, stop);
+      wait_until_idle();
+      if (holding()) {  // it would wait for the callback, which never returns
+        abandoned = std::move(client);
+        return why;
+      }
+      if (client->is_connected()) client->disconnect()->wait_for(kAnswerWithin);
+      return why;
+    } catch (const std::exception& e) {
+      return e.what();
+    }
+  }
+
+  std::string connected(mqtt::async_client& client, std::stop_token stop) {
+    const auto connecting = client.connect(options());
+    if (!connecting->wait_for(kConnectWithin)) return "no answer";
+    const bool present = connecting->get_connect_response().is_session_present();
+    if (!present && known) {
+      {
+        const MutexLock lock(mutex);
+        ++status.sessions_lost;
+      }
+      count("subscribe.session_lost");
+      logger.warning(cat("subscription ", printable(config.client_id), ": ", broker,
+                         " had forgotten our session: what was published meanwhile may be lost; "
+                         "is persistence on there?"));
+    }
+    if (!client.subscribe(config.filter, static_cast<int>(config.qos))->wait_for(kAnswerWithin)) {
+      return "the broker did not answer the subscription";
+    }
+    if (!known) remember();
+    known = true;
+    set_state("connected", true);
+    logger.info(cat("subscription ", printable(config.client_id), ": connected to ", broker,
+                    present ? ", its session was kept" : ", a new session"));
+    MutexLock lock(mutex);
+    wake.wait(mutex, stop, [&] { return lost.has_value(); });
+    return lost.value_or("stopped");
+  }
+
+  mqtt::connect_options options() {
+    mqtt::connect_options o;
+    o.set_mqtt_version(MQTTVERSION_3_1_1);
+    o.set_clean_session(false);
+    o.set_keep_alive_interval(30);
+    o.set_connect_timeout(std::chrono::duration_cast<seconds>(kConnectWithin));
+    if (!config.user.empty()) o.set_user_name(config.user);
+    if (!config.password_file.empty()) o.set_password(secret(config.password_file));
+    if (broker.starts_with("ssl://")) {
+      mqtt::ssl_options tls;
+      tls.set_trust_store(config.ca_file.empty() ? "/etc/ssl/certs/ca-certificates.crt"
+                                                 : config.ca_file);
+      if (!config.cert_file.empty()) {
+        tls.set_key_store(config.cert_file);
+        tls.set_private_key(config.key_file);
+      }
+      tls.set_enable_server_cert_auth(true);
+      tls.set_verify(true);
+      o.set_ssl(tls);
+    }
+    return o;
+  }
+
+  static std::string secret(const std::string& path) {
+    auto text = read_file(path);
+    if (!text) throw std::runtime_error(text.error().text());
+    text->erase(text->find_last_not_of("\r\n") + 1);
+    if (text->empty()) throw std::runtime_error(path + " is empty");
+    return *text;
+  }
+
+  void remember() {
+    Batch batch;
+    batch.ops.emplace_back(SetFact{fact(config), "1"});
+    log.submit(std::move(batch));
+  }
+  void count(const std::string& name) {
+    Batch batch;
+    batch.ops.emplace_back(Count{name, 1});
+    log.submit(std::move(batch));
+  }
+
+  // --- on Paho's thread. What is thrown here ends the program, and then the broker sends the
+  // reading again; a callback that returns is an acknowledgement.
+
+  void connection_lost(const std::string& cause) override {
+    const MutexLock lock(mutex);
+    lost = cause.empty() ? "the connection was lost" : cause;
+    wake.notify_all();
+  }
+
+  void message_arrived(mqtt::const_message_ptr message) noexcept override {
+    {
+      const MutexLock lock(mutex);
+      in_callback = true;
+    }
+    while (!commit(*message)) {
+      MutexLock lock(mutex);
+      wake.wait_for(mutex, kCommitPause);
+      if (!stopping) continue;
+      // Not stored, so never acknowledged: the broker sends it again, to the next run.
+      is_holding = true;
+      wake.notify_all();
+      for (;;) wake.wait(mutex);
+    }
+    const MutexLock lock(mutex);
+    ++status.received;
+    in_callback = false;
+    wake.notify_all();
+  }
+
+  bool commit(const mqtt::message& message) {
+    Batch batch;
+    batch.flush_now = true;  // nothing else comes until this one is done
+    {
+      const MutexLock lock(mutex);
+      const auto made = ingest->make(ingest->resolve(message.get_topic(), config.client_id),
+                                     message.get_payload_str(), message.is_retained(), batch.ops);
+      if (made.quarantined != nullptr) {
+        batch.ops.emplace_back(Count{cat("quarantined.", made.quarantined), 1});
+      }
+    }
+    auto promise = std::make_shared<std::promise<Status>>();
+    batch.done = [promise](Batch&, const Status& s) { promise->set_value(s); };
+    auto result = promise->get_future();
+    log.submit(std::move(batch));
+    const Status stored = result.get();
+    if (!stored) set_state(cat("holding back: ", stored.error().what), true);
+    if (stored && !status_copy().state.starts_with("connected")) set_state("connected", true);
+    return stored.has_value();
+  }
+
+  // --- shared
+
+  void set_state(const std::string& state, bool is_connected) {
+    const MutexLock lock(mutex);
+    status.connected = is_connected;
+    if (status.state == state) return;
+    status.state = state;
+    status.since_ms = clock.wall_ms();
+  }
+  SubscriberStatus status_copy() const {
+    const MutexLock lock(mutex);
+    return status;
+  }
+  // Until no callback runs, or one holds for good.
+  void wait_until_idle() {
+    MutexLock lock(mutex);
+    wake.wait(mutex, [&] { return !in_callback || is_holding; });
+  }
+  bool holding() const {
+    const MutexLock lock(mutex);
+    return is_holding;
+  }
+
+  const SubscribeConfig config;
+  const std::string broker;
+  BatchSink& log;
+  const Clock& clock;
+  Logger& logger;
+  mutable Mutex mutex;
+  std::condition_variable_any wake;
+  std::unique_ptr<Ingest> ingest GUARDED_BY(mutex);
+  SubscriberStatus status GUARDED_BY(mutex);
+  std::optional<std::string> lost GUARDED_BY(mutex);
+  bool in_callback GUARDED_BY(mutex) = false,
+                   is_holding GUARDED_BY(mutex) = false, stopping GUARDED_BY(mutex) = false;
+  bool known;                                     // the own thread's
+  std::unique_ptr<mqtt::async_client> abandoned;  // its thread is in a callback for ever
+  std::jthread thread;                            // last
+};
+
+Subscriber::Subscriber(const SubscribeConfig& config, std::string broker,
+                       std::unique_ptr<Ingest> ingest, bool known, BatchSink& log,
+                       const Clock& clock, Logger& logger)
+    : impl_(std::make_unique<Impl>(config, std::move(broker), std::move(ingest), known, log, clock,
+                                   logger)) {
+  impl_->set_state("connecting", false);
+  Impl* raw = impl_.get();
+  impl_->thread = std::jthread([raw](std::stop_token stop) { raw->run(stop); });
+}
+
+Subscriber::~Subscriber() {
+  {
+    const MutexLock lock(impl_->mutex);
+    impl_->stopping = true;
+  }
+  impl_->thread.request_stop();
+  impl_->wake.notify_all();
+  impl_->thread.join();
+  // Paho's thread waits in there for ever: it must not lose the ground under its feet.
+  if (impl_->abandoned) [[maybe_unused]]
+    const Impl* left = impl_.release();
+}
+
+SubscriberStatus Subscriber::status() const {
+  return impl_->status_copy();
+}
+
+void Subscriber::reload(std::unique_ptr<Ingest> ingest) {
+  const MutexLock lock(impl_->mutex);
+  impl_->ingest = std::move(ingest);
+}
+
+std::string Subscriber::fact(const SubscribeConfig& config) {
+  return cat("subscribe.", config.client_id);
+}
+
+}  // namespace wayside

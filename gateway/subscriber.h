@@ -1,0 +1,49 @@
+// A subscription to a broker that is already there, through Eclipse Paho (subscriber.cc and
+// devices/paho_publisher.cc alone include it): a persistent session, and a reading is committed
+// inside the message callback, so that the broker has its PUBACK only after the commit. Paho runs
+// one callback at a time in a process; what cannot be committed holds it, and the broker keeps the
+// rest. docs/OPERATIONS.md says what this leg can and cannot promise.
+// Thread: one of its own, and Paho's; status() from any.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <string>
+
+#include "base/clock.h"
+#include "base/log.h"
+#include "config/config.h"
+#include "gateway/ingest.h"
+#include "storage/batch.h"
+
+namespace wayside {
+
+struct SubscriberStatus {
+  std::string state;  // in words
+  std::int64_t since_ms = 0;
+  std::int64_t received = 0, sessions_lost = 0;
+  bool connected = false;
+};
+
+class Subscriber {
+ public:
+  // `log`, `clock` and `logger` must outlive it. `known`: the broker has had a session of this
+  // client before, so that it misses one is worth saying.
+  Subscriber(const SubscribeConfig& config, std::string broker, std::unique_ptr<Ingest> ingest,
+             bool known, BatchSink& log, const Clock& clock, Logger& logger);
+  // Stops. A reading that cannot be committed now is never acknowledged: then Paho's thread is left
+  // where it is, and the program must end soon.
+  ~Subscriber();
+
+  [[nodiscard]] SubscriberStatus status() const;
+  // The routes are others from now on. Thread: any.
+  void reload(std::unique_ptr<Ingest> ingest);
+  // The name of the fact that the broker has had a session of this client.
+  [[nodiscard]] static std::string fact(const SubscribeConfig& config);
+
+ private:
+  struct Impl;
+  std::unique_ptr<Impl> impl_;
+};
+
+}  // namespace wayside

@@ -1,0 +1,130 @@
+// The verbs of the command line: what each is asked, one file each (cmd_*.cc). They return the exit
+// code. Thread: main's.
+#pragma once
+
+#include <cstdint>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "gateway/cli.h"
+
+namespace wayside {
+
+struct CheckArgs {
+  std::string config;
+  bool print_default = false, print_reference = false;
+  std::vector<std::string> try_message;  // an MQTT topic and a file with a payload
+};
+int cmd_check(const CheckArgs& args);
+
+struct StatusArgs {
+  std::string config;
+  bool json = false;
+};
+int cmd_status(const StatusArgs& args);
+
+struct TopicsArgs {
+  std::string config, topic, retention, retention_bytes;
+  std::int64_t partitions = 0;
+  bool json = false, yes = false;
+};
+int cmd_topics_list(const TopicsArgs& args);
+int cmd_topics_describe(const TopicsArgs& args);
+int cmd_topics_create(const TopicsArgs& args);
+int cmd_topics_alter(const TopicsArgs& args);
+int cmd_topics_delete(const TopicsArgs& args);
+
+struct ReadArgs {
+  std::string config, topic, range;
+  std::optional<std::int32_t> partition;
+  std::optional<std::string> key;
+  std::int64_t count = -1;  // -1: no bound
+  bool follow = false;
+  Format format = Format::table;
+  std::string group;
+  bool commit_before = false;
+  std::int64_t batch = 500;
+};
+int cmd_read(const ReadArgs& args);
+
+// read --group.
+int cmd_read_group(const ReadArgs& args);
+
+struct LatestArgs {
+  std::string config, topic, since;
+  Format format = Format::table;
+};
+int cmd_latest(const LatestArgs& args);
+
+struct GroupsArgs {
+  std::string config, group, topic, to;
+  std::optional<std::int32_t> partition;
+  bool json = false, yes = false, execute = false;
+};
+int cmd_groups_list(const GroupsArgs& args);
+int cmd_groups_describe(const GroupsArgs& args);
+int cmd_groups_reset(const GroupsArgs& args);
+int cmd_groups_delete(const GroupsArgs& args);
+
+struct BridgeArgs {
+  std::string config, name;
+  bool json = false;
+};
+int cmd_bridge_status(const BridgeArgs& args);
+int cmd_bridge_pause(const BridgeArgs& args, bool pause);
+
+struct QuarantineArgs {
+  std::string config;
+  std::vector<std::int64_t> offsets;
+  bool all = false, json = false, yes = false;
+};
+int cmd_quarantine_list(const QuarantineArgs& args);
+int cmd_quarantine_show(const QuarantineArgs& args);
+int cmd_quarantine_retry(const QuarantineArgs& args);
+int cmd_quarantine_drop(const QuarantineArgs& args);
+int cmd_quarantine_export(const QuarantineArgs& args);
+
+struct LedgerArgs {
+  std::string config;
+  bool json = false;
+};
+int cmd_ledger(const LedgerArgs& args);
+
+struct VerifyArgs {
+  std::string config;
+  bool json = false, quick = false;
+};
+int cmd_verify(const VerifyArgs& args);
+
+struct DevicesArgs {
+  std::string config, since = "24h";
+  bool json = false;
+};
+int cmd_devices(const DevicesArgs& args);
+
+int cmd_reload(const std::string& config);
+
+struct QueryArgs {
+  std::string config, sql;
+  std::int64_t timeout_ms = 10'000;
+  Format format = Format::table;
+};
+int cmd_query(const QueryArgs& args);
+
+struct PublishArgs {
+  std::string config, host, topic, message, client_id;
+  int port = 0, qos = 1;
+  bool lines = false, v311 = false;
+};
+int cmd_publish(const PublishArgs& args);
+
+struct SimulateArgs {
+  std::string config, host, topic = "fleet/{truck}/gps";
+  int port = 0, qos = 1, trucks = 10, connections = 1;
+  double rate = 1.0;
+  std::int64_t count = 60, seed = -1;
+};
+int cmd_simulate(const SimulateArgs& args);
+
+}  // namespace wayside

@@ -1,0 +1,19 @@
+// What the log is opened with. Thread: plain values.
+#pragma once
+
+#include <cstdint>
+#include <string>
+
+namespace wayside {
+
+struct EngineOptions {
+  std::string path;               // of wayside.db
+  std::string vfs;                // for tests; empty: the system's
+  std::int64_t budget_bytes = 0;  // database and WAL together; 0: as large as the disk
+  std::int64_t segment_rows = 100'000;
+  std::int64_t segment_bytes = 64 << 20;
+  // Offsets of a group that nobody reads are forgotten after so long; kForever: never.
+  std::int64_t offset_retention_ms = 30LL * 86'400'000;
+};
+
+}  // namespace wayside

@@ -1,0 +1,143 @@
+// Reading for whoever looks over the whole log: the latest of each key, who sends, what adds up.
+#include <algorithm>
+#include <unordered_set>
+
+#include "storage/snapshot.h"
+
+namespace wayside {
+
+Result<std::vector<StoredRecord>> LogReader::latest(const Topic& topic, std::int64_t since_ms) {
+  std::vector<TpId> tps;
+  for (const Partition& p : topic.partitions) tps.push_back(p.tp);
+  return in_snapshot([&]() -> Result<std::vector<StoredRecord>> {
+    std::vector<StoredRecord> out;
+    std::unordered_set<std::string> seen;
+    WS_ASSIGN(const auto all, segments(topic.chain, Seq(0)));
+    for (auto g = all.rbegin(); g != all.rend() && g->max_append_ms >= since_ms; ++g) {
+      const std::string table = segment_table(topic.chain, g->segment);
+      WS_ASSIGN(Statement keys,
+                db_.prepare(cat("SELECT seq, key FROM ", table, " WHERE +tp IN (", tp_list(tps),
+                                ") AND append_ms >= ?1 AND key IS NOT NULL ORDER BY seq DESC")));
+      WS_ASSIGN(Statement one,
+                db_.prepare(cat("SELECT seq, tp, \"offset\", ts, append_ms, key, value, headers,"
+                                " attrs, src, crc FROM ",
+                                table, " WHERE seq=?1")));
+      keys.bind(1, since_ms);
+      for (;;) {
+        WS_ASSIGN(const bool row, keys.step());
+        if (!row) break;
+        if (!seen.emplace(keys.bytes(1)).second) continue;
+        WS_ASSIGN(const bool found, one.bind(1, keys.integer(0)).step());
+        if (found) out.push_back(record_of(one));
+        one.reset();
+      }
+    }
+    // Records that a shorter retention has hidden in a shared segment are not there any more.
+    WS_ASSIGN(const auto marks, marks_now(topic));
+    std::erase_if(out, [&](const StoredRecord& r) {
+      return std::any_of(marks.begin(), marks.end(), [&](const PartitionMarks& m) {
+        return m.tp == r.tp && r.offset < m.log_start;
+      });
+    });
+    return out;
+  });
+}
+
+Status LogReader::arrivals(std::int64_t since_ms, const std::function<void(const Arrival&)>& each) {
+  std::vector<ChainId> chains;
+  {
+    WS_ASSIGN(Statement s, db_.prepare("SELECT chain FROM _ws_chains"));
+    for (;;) {
+      WS_ASSIGN(const bool row, s.step());
+      if (!row) break;
+      chains.emplace_back(static_cast<std::int32_t>(s.integer(0)));
+    }
+  }
+  for (const ChainId chain : chains) {
+    WS_ASSIGN(const auto all, segments(chain, Seq(0)));
+    for (const Segment& g : all) {
+      if (g.max_append_ms < since_ms) continue;
+      WS_TRY(in_snapshot([&]() -> Status {
+        auto prepared = db_.prepare(cat("SELECT ifnull(src, 0), append_ms, ts, attrs, tp FROM ",
+                                        segment_table(chain, g.segment),
+                                        " WHERE append_ms >= ?1 ORDER BY seq"));
+        if (!prepared) return {};  // retention has dropped it meanwhile
+        Statement& s = *prepared;
+        s.bind(1, since_ms);
+        for (;;) {
+          WS_ASSIGN(const bool row, s.step());
+          if (!row) return {};
+          each({s.integer(0), s.integer(1), s.integer(2), static_cast<std::int32_t>(s.integer(3)),
+                TpId(static_cast<std::int32_t>(s.integer(4)))});
+        }
+      }));
+    }
+  }
+  return {};
+}
+
+Result<std::vector<LogReader::Counted>> LogReader::count_rows(const Topic& topic) {
+  return in_snapshot([&]() -> Result<std::vector<Counted>> {
+    std::vector<Counted> out;
+    WS_ASSIGN(const auto marks, marks_now(topic));
+    std::vector<TpId> tps;
+    for (const PartitionMarks& m : marks) {
+      out.push_back({m, 0});
+      tps.push_back(m.tp);
+    }
+    WS_ASSIGN(const auto all, segments(topic.chain, Seq(0)));
+    for (const Segment& g : all) {
+      const std::string table = segment_table(topic.chain, g.segment);
+      // By the index alone, where there is one.
+      WS_ASSIGN(Statement s, db_.prepare(cat("SELECT tp, count(*), min(\"offset\") FROM ", table,
+                                             " WHERE tp IN (", tp_list(tps), ") GROUP BY tp")));
+      for (;;) {
+        WS_ASSIGN(const bool row, s.step());
+        if (!row) break;
+        const TpId tp(static_cast<std::int32_t>(s.integer(0)));
+        const auto it = std::find_if(out.begin(), out.end(),
+                                     [&](const Counted& c) { return c.marks.tp == tp; });
+        std::int64_t rows = s.integer(1);
+        if (s.integer(2) < it->marks.log_start.value) {
+          WS_ASSIGN(rows, db_.number(cat("SELECT count(*) FROM ", table, " WHERE tp=", tp.value,
+                                         " AND \"offset\">=", it->marks.log_start.value)));
+        }
+        it->rows += rows;
+      }
+    }
+    return out;
+  });
+}
+
+Result<LogReader::Deleted> LogReader::deleted() {
+  Deleted d;
+  WS_ASSIGN(d.stored, db_.number("SELECT ifnull(sum(log_start), 0) FROM _ws_partitions"
+                                 " WHERE topic_id NOT IN (SELECT topic_id FROM _ws_topics)"));
+  WS_ASSIGN(d.live, db_.number("SELECT ifnull((SELECT value FROM _ws_counters"
+                               " WHERE name='deleted.records'), 0)"));
+  return d;
+}
+
+Result<std::map<std::int64_t, std::string>> LogReader::settled() {
+  std::map<std::int64_t, std::string> out;
+  WS_ASSIGN(const std::int64_t version, db_.number("PRAGMA user_version"));
+  if (version < 2) return out;
+  WS_ASSIGN(Statement s, db_.prepare("SELECT \"offset\", outcome FROM _ws_quarantine_settled"));
+  for (;;) {
+    WS_ASSIGN(const bool row, s.step());
+    if (!row) return out;
+    out.emplace(s.integer(0), std::string(s.bytes(1)));
+  }
+}
+
+Result<std::unordered_map<std::int64_t, Source>> LogReader::sources() {
+  std::unordered_map<std::int64_t, Source> out;
+  WS_ASSIGN(Statement s, db_.prepare("SELECT src, client_id, mqtt_topic FROM _ws_sources"));
+  for (;;) {
+    WS_ASSIGN(const bool row, s.step());
+    if (!row) return out;
+    out[s.integer(0)] = {std::string(s.bytes(1)), std::string(s.bytes(2)), s.integer(0)};
+  }
+}
+
+}  // namespace wayside
