@@ -5,6 +5,7 @@
 #include <spdlog/spdlog.h>
 
 #include <chrono>
+#include <cstdlib>
 #include <map>
 
 #include "base/mutex.h"
@@ -62,7 +63,9 @@ struct Logger::Impl {
 
 Logger::Logger(LogLevel least) : impl_(std::make_unique<Impl>()) {
   auto formatter = std::make_unique<spdlog::pattern_formatter>();
-  formatter->add_flag<JournalLevel>('*').set_pattern("%*%v");
+  // $JOURNAL_STREAM says that stderr is the journal's.
+  const bool journal = std::getenv("JOURNAL_STREAM") != nullptr;
+  formatter->add_flag<JournalLevel>('*').set_pattern(journal ? "%*%v" : "%l: %v");
   impl_->logger.set_formatter(std::move(formatter));
   impl_->logger.set_level(to_spdlog(least));
   impl_->logger.flush_on(spdlog::level::trace);

@@ -1,3 +1,4 @@
+#include <algorithm>
 #include <cstdio>
 
 #include "base/limits.h"
@@ -19,6 +20,13 @@ std::string cell_json(const Statement& s, int c) {
 Status query(const QueryArgs& args) {
   WS_ASSIGN(OpenedLog log, open_log(args.config));
   Database& db = log.reader.database();
+  for (const Topic& t : log.catalog.topics()) {
+    const auto& routes = log.plan.routes;
+    const bool cbor = std::any_of(routes.begin(), routes.end(), [&](const Route& r) {
+      return r.payload == PayloadKind::cbor && r.topic == t.name;
+    });
+    if (cbor) WS_TRY(log.reader.show_cbor(t));
+  }
   db.forbid_changes();
   db.stop_after(args.timeout_ms);
   auto prepared = db.prepare(args.sql);

@@ -169,7 +169,12 @@ int run_gateway(const std::string& config_path, const SinkWrapper& wrap) {
     logger.warning(cat("the last starts did not last; waiting ", ms / 1000, " s before this one"));
     service.notify(cat("STATUS=waiting ", ms / 1000, " s: the last starts did not last"));
     const timespec wait{static_cast<time_t>(ms / 1000), 0};
-    if (::sigtimedwait(&signals, nullptr, &wait) > 0) return kExitOk;
+    int signal = SIGHUP;  // nothing to reload yet
+    while (signal == SIGHUP) signal = ::sigtimedwait(&signals, nullptr, &wait);
+    if (signal > 0) {  // somebody who stops it by hand may start it at once
+      service.lasted();
+      return kExitOk;
+    }
   }
   const SystemClock clock(plan->config.clock_trust);
   http_global_init();

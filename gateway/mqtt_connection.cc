@@ -200,6 +200,10 @@ void MqttConnection::session_opened(bool ok, const OpenSession& opened) {
   pump();
 }
 
+std::string MqttConnection::known_as() const {
+  return assigned_client_id_.empty() ? client_id_ : "(assigned)";
+}
+
 const Ingest::Resolved& MqttConnection::resolve(std::string_view topic) {
   if (resolved_generation_ != hub_.generation) {  // the routes are others now
     topics_.clear();
@@ -212,8 +216,7 @@ const Ingest::Resolved& MqttConnection::resolve(std::string_view topic) {
     last_resolved_ = known->second;
   } else {
     // An id that is given for one connection would only fill the dictionary of sources.
-    last_resolved_ =
-        hub_.ingest->resolve(topic, assigned_client_id_.empty() ? client_id_ : "(assigned)");
+    last_resolved_ = hub_.ingest->resolve(topic, known_as());
     if (topics_.size() >= limits::kTopicCacheMax) topics_.clear();
     topics_.emplace(topic, last_resolved_);
   }
@@ -227,7 +230,7 @@ void MqttConnection::on(mqtt::Published&& event) {
   const auto made = hub_.ingest->make(resolve(p.topic), p.payload, p.retain, batch_.ops);
   if (made.quarantined != nullptr) {
     hub_.count(cat("quarantined.", made.quarantined));
-    hub_.note_trouble(client_id_, cat("quarantined: ", made.quarantined));
+    hub_.note_trouble(known_as(), cat("quarantined: ", made.quarantined));
   }
   for (std::size_t i = before; i < batch_.ops.size(); ++i) batch_bytes_ += op_bytes(batch_.ops[i]);
   if (p.qos == 2 && session_id_ > 0) batch_.ops.emplace_back(AddQos2Id{session_id_, p.packet_id});
@@ -248,7 +251,7 @@ void MqttConnection::on(const mqtt::Ended& event) {
   if (!event.by_client) {
     hub_.count(event.reason == mqtt::Reason::packet_too_large ? "refused.packet_too_large"
                                                               : "refused.protocol");
-    hub_.note_trouble(client_id_, cat("disconnected: ", event.what));
+    hub_.note_trouble(known_as(), cat("disconnected: ", event.what));
     hub_.logger.repeated(
         LogLevel::warning, cat("mqtt.", static_cast<int>(event.reason)),
         cat("client '", printable(client_id_), "' at ", peer_, " is disconnected: ", event.what));
@@ -336,7 +339,7 @@ void MqttConnection::tick(std::int64_t now_ms) {
   }
   if (!out_.empty() && now_ms - last_output_ms_ >= limits::kWriteStallMs) {
     hub_.count("refused.not_reading");
-    hub_.note_trouble(client_id_, "disconnected: it did not read");
+    hub_.note_trouble(known_as(), "disconnected: it did not read");
     hub_.logger.repeated(
         LogLevel::warning, "stall",
         cat("client '", printable(client_id_), "' at ", peer_, " has not read for ",
@@ -356,7 +359,7 @@ void MqttConnection::tick(std::int64_t now_ms) {
     return end(false);
   }
   if (session_.connected() && keep_alive_ms_ > 0 && silent_ms >= keep_alive_ms_) {
-    hub_.note_trouble(client_id_, "disconnected: nothing came for 1.5 keep-alives");
+    hub_.note_trouble(known_as(), "disconnected: nothing came for 1.5 keep-alives");
     session_.disconnect(mqtt::Reason::keep_alive_timeout, "nothing came for 1.5 keep-alives");
     ended_ = true;
     write();
@@ -368,7 +371,7 @@ void MqttConnection::tick(std::int64_t now_ms) {
 void MqttConnection::take_over() {
   if (state_ != State::open || ended_) return;
   if (session_.connected()) {
-    hub_.note_trouble(client_id_, "disconnected: another connection has its client id");
+    hub_.note_trouble(known_as(), "disconnected: another connection has its client id");
     session_.disconnect(mqtt::Reason::session_taken_over, "another connection has this client id");
   } else {
     will_.reset();  // it never was connected

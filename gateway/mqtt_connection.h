@@ -33,6 +33,8 @@ class MqttConnection : public std::enable_shared_from_this<MqttConnection> {
   void close();
   [[nodiscard]] bool closed() const { return state_ == State::closed; }
   [[nodiscard]] bool connected() const { return state_ == State::open && session_.connected(); }
+  // The name its readings are kept under: its client id, unless that was given for this connection.
+  [[nodiscard]] std::string known_as() const;
   // Whether it takes one of the places that there are.
   [[nodiscard]] bool admitted() const { return state_ == State::open && !refused_; }
 

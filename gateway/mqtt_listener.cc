@@ -218,10 +218,11 @@ void MqttListener::reload(const Plan& plan, const Catalog& catalog) {
 std::string MqttListener::devices_json() {
   return on_io([&] {
     std::string connected, troubles;
-    for (const auto& [id, connection] : impl_->hub.clients) {
-      if (connection.expired()) continue;
+    for (const auto& [id, weak] : impl_->hub.clients) {
+      const auto connection = weak.lock();
+      if (!connection) continue;
       connected += connected.empty() ? "" : ",";
-      append_json_string(connected, id);
+      append_json_string(connected, connection->known_as());
     }
     for (const auto& [id, trouble] : impl_->hub.troubles) {
       troubles += troubles.empty() ? "" : ",";

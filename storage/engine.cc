@@ -102,7 +102,8 @@ Status Engine::prepare_statements() {
   WS_TRY(keep(remove_qos2_, "DELETE FROM _ws_qos2 WHERE session_id=?1 AND packet_id=?2"));
   WS_TRY(keep(commit_offset_,
               "INSERT OR REPLACE INTO _ws_consumer_offsets"
-              "(group_id, tp, committed_offset, metadata, commit_ms) VALUES(?1, ?2, ?3, ?4, ?5)"));
+              "(group_id, tp, committed_offset, metadata, commit_ms, age_from_ms)"
+              " VALUES(?1, ?2, ?3, ?4, ?5, ?6)"));
   return keep(count_,
               "INSERT INTO _ws_counters VALUES(?1, ?2) "
               "ON CONFLICT(name) DO UPDATE SET value = value + excluded.value");

@@ -1,6 +1,5 @@
 // What groups have committed, and the other small things that are said once: settled quarantine,
 // facts.
-#include "base/limits.h"
 #include "base/text.h"
 #include "storage/transaction.h"
 
@@ -9,7 +8,13 @@ namespace wayside {
 // By a clock that is not trusted, the commit is of an unknown time.
 Status Engine::apply(CommitOffset& op) {
   commit_offset_.bind_text(1, op.group).bind(2, op.tp.value).bind(3, op.next.value);
-  return commit_offset_.bind_text(4, op.metadata).bind(5, trusted_ ? append_ms_ : 0).run();
+  commit_offset_.bind_text(4, op.metadata).bind(5, append_ms_);
+  if (trusted_) {
+    commit_offset_.bind(6, append_ms_);
+  } else {
+    commit_offset_.bind_null(6);
+  }
+  return commit_offset_.run();
 }
 
 Status Engine::apply(DropGroup& op) {
@@ -18,30 +23,31 @@ Status Engine::apply(DropGroup& op) {
 }
 
 Status Engine::apply(TouchGroup& op) {
+  if (!trusted_) return {};
   WS_ASSIGN(Statement s,
-            db_.prepare("UPDATE _ws_consumer_offsets SET commit_ms=?2 WHERE group_id=?1"));
-  return s.bind_text(1, op.group).bind(2, trusted_ ? append_ms_ : 0).run();
+            db_.prepare("UPDATE _ws_consumer_offsets SET age_from_ms=?2 WHERE group_id=?1"));
+  return s.bind_text(1, op.group).bind(2, append_ms_).run();
 }
 
 // Offsets of groups that nobody reads are forgotten; those of bridges never. By trusted time only:
-// of a commit by an untrusted clock the age is counted from when the clock is trusted.
+// the age of a commit by an untrusted clock is counted from when the clock is trusted.
 Status Engine::expire_offsets(bool by_time) {
   if (!by_time || options_.offset_retention_ms == kForever) return {};
-  const std::int64_t now = clock_.wall_ms();
-  const std::string unknown = cat("commit_ms < ", limits::kPlausibleFromMs);
-  const std::string old =
-      cat("group_id NOT LIKE 'bridge.%' AND commit_ms < ", now - options_.offset_retention_ms);
+  const std::int64_t now = clock_.wall_ms(), old = now - options_.offset_retention_ms;
+  // A group as a whole: half of its offsets would let it begin anew in half of its partitions.
+  const std::string expired =
+      cat("group_id NOT LIKE 'bridge.%' AND group_id IN (SELECT group_id FROM _ws_consumer_offsets"
+          " GROUP BY group_id HAVING max(age_from_ms) < ",
+          old, ")");
   WS_ASSIGN(const std::int64_t any,
-            db_.number(cat("SELECT count(*) FROM _ws_consumer_offsets WHERE (", unknown, ") OR (",
-                           old, ")")));
+            db_.number(cat("SELECT count(*) FROM _ws_consumer_offsets WHERE age_from_ms IS NULL"
+                           " OR (",
+                           expired, ")")));
   if (any == 0) return {};
   return transaction([&]() -> Status {
-    WS_TRY(db_.exec(cat("UPDATE _ws_consumer_offsets SET commit_ms=", now, " WHERE ", unknown)));
-    // A group as a whole: half of its offsets would let it begin anew in half of its partitions.
-    return db_.exec(cat("DELETE FROM _ws_consumer_offsets WHERE ", old,
-                        " AND group_id NOT IN (SELECT group_id FROM _ws_consumer_offsets"
-                        " WHERE commit_ms >= ",
-                        now - options_.offset_retention_ms, ")"));
+    WS_TRY(db_.exec(
+        cat("UPDATE _ws_consumer_offsets SET age_from_ms=", now, " WHERE age_from_ms IS NULL")));
+    return db_.exec("DELETE FROM _ws_consumer_offsets WHERE " + expired);
   });
 }
 

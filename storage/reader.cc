@@ -1,6 +1,7 @@
 #include "storage/snapshot.h"
 
 #include <algorithm>
+#include <cerrno>
 
 #include "base/file.h"
 #include "base/text.h"
@@ -15,6 +16,11 @@ std::size_t size_of(const Record& r) {
 }  // namespace
 
 Result<LogReader> LogReader::open(const std::string& path) {
+  if (!file_exists(path) && errno == EACCES) {
+    return fail(ErrorCode::io, cat("no right to look at ", path),
+                "become a member of the group wayside (sudo usermod -aG wayside $USER, then log in "
+                "again), or use sudo");
+  }
   if (!file_exists(path)) {
     return fail(ErrorCode::not_found, cat("there is no log at ", path),
                 "check data_dir, or start the gateway once: it makes the log");

@@ -65,6 +65,8 @@ class LogReader {
   [[nodiscard]] Result<std::vector<GroupPosition>> positions(const std::string& group);  // "": all
   [[nodiscard]] Result<std::optional<SealedRange>> sealed(const std::string& bridge);
   [[nodiscard]] Result<std::vector<std::pair<std::string, std::int64_t>>> counters();
+  // From now on the topic's view shows CBOR as JSON on this connection, with columns.
+  [[nodiscard]] Status show_cbor(const Topic& topic);
   // The last record of each key (records without one are left out), newest first; of those
   // appended at `since_ms` or later. Walks back from the end, looking at keys only.
   [[nodiscard]] Result<std::vector<StoredRecord>> latest(const Topic& topic, std::int64_t since_ms);
@@ -113,6 +115,7 @@ class LogReader {
   [[nodiscard]] Result<std::vector<Segment>> segments(ChainId chain, Seq from);
   [[nodiscard]] Status scan_open_segment(const Topic& topic);
   [[nodiscard]] Result<std::vector<PartitionMarks>> marks_now(const Topic& topic);
+  [[nodiscard]] Result<std::vector<std::string>> cbor_columns(const Topic& topic);
 
   Database db_;
   // Next offsets found by scanning the open segment, and how far it was scanned.

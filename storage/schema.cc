@@ -134,6 +134,9 @@ CREATE TABLE _ws_quarantine_settled(    -- quarantined readings that have been d
   outcome TEXT NOT NULL,                -- 'retried', 'dropped'
   settled_ms INTEGER NOT NULL
 );
+
+-- From when on a commit grows old, by a trusted clock; NULL: not known yet.
+ALTER TABLE _ws_consumer_offsets ADD COLUMN age_from_ms INTEGER;
 )sql";
 
 Status create(Database& db, const Clock& clock) {

@@ -5,6 +5,7 @@
 #include <chrono>
 
 #include "base/check.h"
+#include "base/json.h"
 #include "base/limits.h"
 #include "base/text.h"
 
@@ -215,6 +216,23 @@ void Database::stop_after(std::int64_t ms) {
         return steady_ms() > *static_cast<std::int64_t*>(deadline) ? 1 : 0;
       },
       deadline_ms_.get());
+}
+
+void Database::add_cbor_function(const char* name) {
+  const auto function = [](sqlite3_context* context, int, sqlite3_value** arguments) noexcept {
+    const auto* bytes = static_cast<const char*>(sqlite3_value_blob(arguments[0]));
+    const auto size = static_cast<std::size_t>(sqlite3_value_bytes(arguments[0]));
+    try {
+      const auto tree = Json::parse_cbor({bytes == nullptr ? "" : bytes, size});
+      if (!tree) return sqlite3_result_value(context, arguments[0]);
+      const std::string text = tree->dump();
+      sqlite3_result_text(context, text.data(), static_cast<int>(text.size()), SQLITE_TRANSIENT);
+    } catch (const std::exception&) {
+      sqlite3_result_error_nomem(context);
+    }
+  };
+  sqlite3_create_function(db_.get(), name, 1, SQLITE_UTF8 | SQLITE_DETERMINISTIC, nullptr, function,
+                          nullptr, nullptr);
 }
 
 void Database::forbid_changes() {

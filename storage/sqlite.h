@@ -69,6 +69,8 @@ class Database {
   [[nodiscard]] std::int64_t changes() const;
   // Makes every statement fail with `timeout` after `ms` from now.
   void stop_after(std::int64_t ms);
+  // An SQL function of this connection: CBOR as JSON text; what is no CBOR as it is.
+  void add_cbor_function(const char* name);
   // Refuses everything but reading this database (for SQL that a person typed).
   void forbid_changes();
 

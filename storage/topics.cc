@@ -166,7 +166,7 @@ Status Engine::delete_topic(std::string_view name) {
     WS_TRY(db_.exec(cat("DELETE FROM _ws_topics WHERE topic_id=", topic.id.value)));
     WS_TRY(db_.exec("DROP VIEW IF EXISTS " + quoted_identifier(topic.name)));
     Count deleted{"deleted.records", live};
-    WS_TRY(apply(deleted));
+    if (live > 0) WS_TRY(apply(deleted));
     if (alone) WS_TRY(drop_chain(topic.chain));
     return {};
   };

@@ -5,8 +5,10 @@
 #include <algorithm>
 #include <array>
 
+#include "base/json.h"
 #include "base/limits.h"
 #include "base/text.h"
+#include "storage/reader.h"
 #include "storage/schema.h"
 #include "storage/transaction.h"
 
@@ -74,7 +76,9 @@ Status write_chain_view(Database& db, ChainId chain) {
   return replace_view(db, chain_view(chain), select);
 }
 
-Status write_topic_view(Database& db, const Topic& topic) {
+// What a topic's view selects; `value` is what stands for the value.
+std::string topic_select(const Topic& topic, const std::vector<std::string>& columns,
+                         const std::string& value) {
   std::string partition = "CASE tp", tps;
   for (const Partition& p : topic.partitions) {
     partition += cat(" WHEN ", p.tp.value, " THEN ", p.partition);
@@ -83,9 +87,10 @@ Status write_topic_view(Database& db, const Topic& topic) {
   std::string select = cat("SELECT ", partition,
                            " END AS \"partition\", \"offset\","
                            " strftime('%Y-%m-%dT%H:%M:%fZ', ts/1000.0, 'unixepoch') AS \"time\","
-                           " ts AS \"timestamp\", append_ms, key, value");
+                           " ts AS \"timestamp\", append_ms, key, ",
+                           value == "value" ? "value" : value + " AS value");
   std::vector<std::string> shown;
-  for (const std::string& c : topic.columns ? *topic.columns : topic.learnt_columns) {
+  for (const std::string& c : columns) {
     const bool taken =
         std::any_of(shown.begin(), shown.end(), [&](const auto& s) { return same_name(s, c); }) ||
         std::any_of(kBuiltIn.begin(), kBuiltIn.end(), [&](auto b) { return same_name(b, c); });
@@ -94,11 +99,54 @@ Status write_topic_view(Database& db, const Topic& topic) {
     // One value that is not JSON must not fail a query: SQLite's JSON functions refuse BLOBs and
     // broken text, so they are asked only about text that is valid.
     select +=
-        cat(", CASE WHEN typeof(value) = 'text' THEN CASE WHEN json_valid(value) THEN value ->> ",
-            quoted_text("$.\"" + c + "\""), " END END AS ", quoted_identifier(c));
+        cat(", CASE WHEN typeof(", value, ") = 'text' THEN CASE WHEN json_valid(", value, ") THEN ",
+            value, " ->> ", quoted_text("$.\"" + c + "\""), " END END AS ", quoted_identifier(c));
   }
-  select += cat(", headers, seq FROM ", chain_view(topic.chain), " WHERE tp IN (", tps, ")");
-  return replace_view(db, topic.name, select);
+  return cat(select, ", headers, seq FROM ", chain_view(topic.chain), " WHERE tp IN (", tps, ")");
+}
+
+Status write_topic_view(Database& db, const Topic& topic) {
+  return replace_view(
+      db, topic.name,
+      topic_select(topic, topic.columns ? *topic.columns : topic.learnt_columns, "value"));
+}
+
+// Of the newest records, as the columns of JSON are learnt.
+Result<std::vector<std::string>> LogReader::cbor_columns(const Topic& topic) {
+  std::vector<std::string> columns;
+  std::string tps;
+  for (const Partition& p : topic.partitions) tps += cat(tps.empty() ? "" : ",", p.tp.value);
+  WS_ASSIGN(const auto all, segments(topic.chain, Seq(0)));
+  for (auto g = all.rbegin(); g != all.rend() && columns.empty(); ++g) {
+    WS_ASSIGN(Statement s,
+              db_.prepare(cat("SELECT value FROM ", segment_table(topic.chain, g->segment),
+                              " WHERE +tp IN (", tps, ") AND attrs & ", static_cast<int>(kCbor),
+                              " ORDER BY seq DESC LIMIT 100")));
+    for (;;) {
+      WS_ASSIGN(const bool row, s.step());
+      if (!row) break;
+      const auto tree = Json::parse_cbor(s.bytes(0));
+      const auto* object = tree ? std::get_if<Json::Object>(&tree->value) : nullptr;
+      for (const auto& [name, value] : object == nullptr ? Json::Object{} : *object) {
+        const bool known = std::any_of(columns.begin(), columns.end(),
+                                       [&](const auto& c) { return same_name(c, name); });
+        if (!known && can_be_learnt(name) && columns.size() < limits::kLearntColumnsMax) {
+          columns.push_back(name);
+        }
+      }
+    }
+  }
+  return columns;
+}
+
+// A temporary view of the topic's name, which this connection finds first.
+Status LogReader::show_cbor(const Topic& topic) {
+  WS_ASSIGN(const auto learnt, cbor_columns(topic));
+  db_.add_cbor_function("_ws_cbor_json");
+  const std::string value = cat("CASE WHEN attrs & ", static_cast<int>(kCbor),
+                                " THEN _ws_cbor_json(value) ELSE value END");
+  return db_.exec(cat("CREATE TEMP VIEW ", quoted_identifier(topic.name), " AS ",
+                      topic_select(topic, topic.columns ? *topic.columns : learnt, value)));
 }
 
 Result<bool> Engine::refresh_views() {
