@@ -2,64 +2,11 @@
 finds a batch too large or a record wrong, and is killed; and the gateway is killed, too."""
 
 import json
-import os
-import signal
-import subprocess
-import sys
-import tempfile
 import time
-import shutil
 import unittest
 
 from harness import Gateway, Wire, main, publish_packet, seeded, wait_for
-
-HERE = os.path.dirname(os.path.abspath(__file__))
-
-
-class Receiver:
-    """tests/e2e/receiver.py on a port that stays the same over restarts."""
-
-    def __init__(self):
-        self.directory = tempfile.mkdtemp(prefix="wayside-receiver-")
-        self.store = os.path.join(self.directory, "store")
-        self.mode_path = os.path.join(self.directory, "mode")
-        self.port = 0
-        self.process = None
-
-    def start(self):
-        self.process = subprocess.Popen(
-            [sys.executable, os.path.join(HERE, "receiver.py"), "--port", str(self.port),
-             "--store", self.store, "--mode", self.mode_path], stdout=subprocess.PIPE, text=True)
-        self.port = int(self.process.stdout.readline().split()[1])
-        return self
-
-    def kill(self):
-        self.process.send_signal(signal.SIGKILL)
-        self.process.wait()
-        self.process.stdout.close()
-
-    def mode(self, text):
-        with open(self.mode_path + ".new", "w", encoding="utf-8") as f:
-            f.write(text)
-        os.replace(self.mode_path + ".new", self.mode_path)
-
-    def batches(self):
-        try:
-            with open(self.store, "rb") as f:
-                return [json.loads(line) for line in f if line.endswith(b"\n")]
-        except FileNotFoundError:
-            return []
-
-    def records(self):
-        return [r for b in self.batches() for r in b["records"]]
-
-    def __enter__(self):
-        return self.start()
-
-    def __exit__(self, *exc):
-        if self.process.poll() is None:
-            self.kill()
-        shutil.rmtree(self.directory, ignore_errors=True)
+from upstream import Receiver
 
 
 def bridge(receiver, extra=""):
