@@ -73,7 +73,8 @@ void commits(Writer& w, const WriterStats& s) {
         "Commits that failed; nothing was acknowledged.", s.failed_commits);
   w.one("wayside_committed_records_total", "counter", "Records committed since the start.",
         s.records);
-  w.one("wayside_waiting_operations", "gauge", "What waits for its commit.", s.queued_ops);
+  w.one("wayside_waiting_operations", "gauge", "What waits for its commit.",
+        s.queued_ops + s.committing_ops);
   w.family("wayside_commit_seconds", "histogram", "How long commits took, with their sync.");
   std::int64_t below = 0;
   for (std::size_t i = 0; i < s.commit_counts.size(); ++i) {

@@ -157,7 +157,7 @@ std::string Gateway::status_json() const {
              ",\"clock_trusted\":", clock_.trusted() ? "true" : "false", ",\"commits\":", w.commits,
              ",\"records\":", w.records, ",\"failed_commits\":", w.failed_commits,
              ",\"failing\":", w.failing ? "true" : "false",
-             ",\"waiting_for_commit\":", w.queued_ops, ",\"last_error\":");
+             ",\"waiting_for_commit\":", w.queued_ops + w.committing_ops, ",\"last_error\":");
   append_json_string(out, printable(w.last_error));
   const auto full = metrics_.seconds_to_full(plan_.config);
   out += cat(",\"seconds_to_full\":", full ? cat(static_cast<std::int64_t>(*full)) : "null");

@@ -76,8 +76,25 @@ struct Subscriber::Impl final : public mqtt::callback {
       }
       if (client->is_connected()) client->disconnect()->wait_for(kAnswerWithin);
       return why;
+    } catch (const mqtt::exception& e) {
+      return reason(e);
     } catch (const std::exception& e) {
       return e.what();
+    }
+  }
+
+  // MQTT 3.1.1, section 3.2.2.3; Paho has no words for these.
+  static std::string reason(const mqtt::exception& e) {
+    switch (e.get_return_code()) {
+      case 2:
+        return "the broker refuses this client_id";
+      case 3:
+        return "the broker says that it is not available";
+      case 4:
+      case 5:
+        return "not authorised at the broker: check user and password_file, and its access rules";
+      default:
+        return e.what();
     }
   }
 

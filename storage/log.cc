@@ -172,6 +172,7 @@ std::vector<Batch> Log::next_group(std::stop_token stop, bool idle_work) {
   }
   stats_.queued_ops -= static_cast<std::int64_t>(ops);
   stats_.queued_bytes -= static_cast<std::int64_t>(bytes);
+  stats_.committing_ops = static_cast<std::int64_t>(ops);
   if (queue_.empty()) {
     flush_ = false;
   } else {
@@ -224,6 +225,7 @@ void Log::commit_group(std::vector<Batch>& group, std::stop_token stop) {
   {
     const MutexLock lock(mutex_);
     stats_.failing = !status;
+    stats_.committing_ops = 0;
     stats_.commit_us += us;
     const auto bound = std::find_if(kCommitBoundsMs.begin(), kCommitBoundsMs.end(),
                                     [&](std::int64_t ms) { return us <= ms * 1000; });

@@ -33,6 +33,7 @@ struct CommitPolicy {
 struct WriterStats {
   std::int64_t commits = 0, records = 0, failed_commits = 0;
   std::int64_t queued_ops = 0, queued_bytes = 0;
+  std::int64_t committing_ops = 0;  // in the commit that is under way
   std::int64_t heartbeat_steady_ms = 0;  // of the writer's loop
   bool failing = false;                  // the last commit was one that failed
   std::string last_error;
