@@ -182,6 +182,7 @@ void MqttConnection::session_opened(bool ok, const OpenSession& opened) {
     return;
   }
   if (!ok) {
+    hub_.count("refused.commit_failed");
     session_.refuse(mqtt::Reason::server_unavailable, "the log cannot be written now");
     ended_ = true;
     write();
