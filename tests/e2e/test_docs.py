@@ -37,8 +37,9 @@ class Site:
                          check=0)
         with Wire(self.gateway.port) as wire:
             wire.connect("fridge-1", 5)
-            for i, (topic, payload) in enumerate((("fridge/1/temp", "4.5"), ("fridge/1/temp", "4.6"),
-                                                  ("fleet/truck-003/gps", "no JSON"))):
+            readings = (("fridge/1/temp", "4.5"), ("fridge/1/temp", "4.6"),
+                        ("fleet/truck-003/gps", "no JSON"))
+            for i, (topic, payload) in enumerate(readings):
                 wire.send(publish_packet(topic, payload, 1, i + 1, 5))
                 wire.read()
         self.gateway.cli("read", "truck_gps", "--group", "dashboard", "-n", "50", check=0)

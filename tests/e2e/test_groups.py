@@ -1,4 +1,4 @@
-"""Consumer groups of local readers: `read --group` and the groups verbs, against the real gateway."""
+"""Consumer groups of local readers: `read --group` and the groups verbs, on the real gateway."""
 
 import json
 import os

@@ -46,7 +46,8 @@ class Http(unittest.TestCase):
             path = gateway.data_dir + "/wayside.db"
             os.rename(path, path + ".away")
             with Wire(gateway.port) as wire:
-                wire.send(connect_packet("device", 5, clean=False, properties=b"\x11\xff\xff\xff\xff"))
+                wire.send(connect_packet("device", 5, clean=False,
+                                         properties=b"\x11\xff\xff\xff\xff"))
                 wire.expect_close()
             status, text = get(gateway, "/readyz")
             self.assertEqual(status, 503)
@@ -71,8 +72,8 @@ class Http(unittest.TestCase):
                         wire.read()
                     gateway.cli("read", "raw", "--group", "g", "-n", "4", check=0)
                     wait_for(lambda: len(receiver.values()) == 10, "it is forwarded")
-                    wait_for(lambda: metrics(gateway)['wayside_bridge_unsent_records{bridge="cloud"}']
-                             == 0, "nothing is unsent")
+                    unsent = 'wayside_bridge_unsent_records{bridge="cloud"}'
+                    wait_for(lambda: metrics(gateway)[unsent] == 0, "nothing is unsent")
                     wait_for(lambda: metrics(gateway)["wayside_connections"] == 1, "one connection")
                     m = metrics(gateway)
                 self.assertEqual(m['wayside_records_stored_total{topic="raw"}'], 10)
@@ -82,7 +83,8 @@ class Http(unittest.TestCase):
                 self.assertGreater(m['wayside_commit_seconds_bucket{le="+Inf"}'], 0)
                 self.assertEqual(m['wayside_commit_seconds_bucket{le="+Inf"}'],
                                  m["wayside_commit_seconds_count"])
-                for name in ("wayside_clock_trusted", "wayside_wal_bytes", "wayside_disk_free_bytes",
+                for name in ("wayside_clock_trusted", "wayside_wal_bytes",
+                             "wayside_disk_free_bytes",
                              "wayside_seconds_to_full", "wayside_device_written_bytes_total",
                              'wayside_bridge_oldest_unsent_seconds{bridge="cloud"}'):
                     self.assertIn(name, m)

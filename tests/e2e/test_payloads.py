@@ -1,5 +1,5 @@
-"""Payloads that are not one JSON object: CBOR, batches, values below a pointer, conditions, units of
-time; and what `check --try` says of them."""
+"""Payloads that are not one JSON object: CBOR, batches, values below a pointer, conditions, units
+of time; and what `check --try` says of them."""
 
 import json
 import os
@@ -86,9 +86,8 @@ class Payloads(unittest.TestCase):
                                             check=0).stdout.splitlines()[0])
         self.assertEqual(json.loads(shown["value"]),
                          {"t": 0x6B02AEFF, "v": 1.5, "name": "müller", "raw": {"base64": "AQI="}})
-        done = self.gateway.cli("query", "SELECT key, v, name FROM meters WHERE key = '7' AND v = 1.5",
-                                "--json",
-                                check=0)
+        sql = "SELECT key, v, name FROM meters WHERE key = '7' AND v = 1.5"
+        done = self.gateway.cli("query", sql, "--json", check=0)
         self.assertEqual(json.loads(done.stdout.splitlines()[0]),
                          {"key": "7", "v": 1.5, "name": "müller"})
 
@@ -122,7 +121,8 @@ class Payloads(unittest.TestCase):
         self.assertEqual([r[1] for r in records], ["whole", "own"])
 
     def test_the_payload_itself_an_array_and_a_value_below_a_pointer(self):
-        records = self.publish("list/x", '[{"k":1,"v":{"a" : 1}},{"k":true,"v":null},{"v":2,"k":"z"}]')
+        records = self.publish(
+            "list/x", '[{"k":1,"v":{"a" : 1}},{"k":true,"v":null},{"v":2,"k":"z"}]')
         self.assertEqual([r[1:3] for r in records],
                          [("1", '{"a" : 1}'), ("true", "null"), ("z", "2")])
 

@@ -38,7 +38,8 @@ class Broker:
 
     def start(self):
         with open(os.path.join(self.directory, "log"), "ab") as log:
-            self.process = subprocess.Popen(["mosquitto", "-c", self.config], stdout=log, stderr=log)
+            self.process = subprocess.Popen(["mosquitto", "-c", self.config], stdout=log,
+                                            stderr=log)
 
         def listens():
             with socket.socket() as s:
@@ -99,8 +100,8 @@ class Subscribe(unittest.TestCase):
                      "all are stored")
             self.assertEqual(gateway.values(), readings(50))
             self.assertEqual(gateway.sql("SELECT DISTINCT key FROM truck_gps"), [("7",)])
-            self.assertEqual(gateway.sql("SELECT client_id, mqtt_topic FROM _ws_sources ORDER BY 2"),
-                             [("gw", "fleet/7/gps"), ("gw", "fleet/nobody")])
+            sources = gateway.sql("SELECT client_id, mqtt_topic FROM _ws_sources ORDER BY 2")
+            self.assertEqual(sources, [("gw", "fleet/7/gps"), ("gw", "fleet/nobody")])
             self.assertEqual(state(gateway)["received"], 51)
 
     def test_what_comes_while_the_gateway_is_away_waits_at_the_broker(self):

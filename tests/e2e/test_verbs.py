@@ -1,5 +1,5 @@
-"""The technician's verbs against the real program, with the gateway running and stopped, piped and on
-a terminal."""
+"""The technician's verbs on the real program, with the gateway running and stopped, piped and on a
+terminal."""
 
 import json
 import os
@@ -172,7 +172,8 @@ class Changes(unittest.TestCase):
                 gateway.cli("topics", "create", "Probe", check=1)
                 gateway.cli("topics", "create", "a/b", check=2)
                 gateway.cli("topics", "create", "other", "--retention", "soon", check=2)
-                gateway.cli("topics", "alter", "probe", "-p", "4", "--retention", "forever", check=0)
+                gateway.cli("topics", "alter", "probe", "-p", "4", "--retention", "forever",
+                            check=0)
                 gateway.cli("topics", "alter", "probe", "-p", "2", check=1)
                 gateway.cli("topics", "alter", "probe", check=2)
                 done = gateway.cli("topics", "alter", "truck_gps", "-p", "20", check=1)
@@ -258,7 +259,8 @@ class Changes(unittest.TestCase):
             gateway.sql("SELECT 1")
             import sqlite3
             db = sqlite3.connect(gateway.data_dir + "/wayside.db", isolation_level=None)
-            db.execute(f"UPDATE {table} SET value='forged' WHERE seq=(SELECT min(seq) FROM {table})")
+            db.execute(f"UPDATE {table} SET value='forged' WHERE seq=(SELECT min(seq) FROM"
+                       f" {table})")
             done = gateway.cli("verify", check=1)
             self.assertIn("its CRC is not that of its bytes", done.stdout)
             db.execute(f"DELETE FROM {table} WHERE seq=(SELECT min(seq)+15 FROM {table})")
