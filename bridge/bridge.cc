@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <future>
 
+#include "base/check.h"
 #include "base/checksum.h"
 #include "base/text.h"
 
@@ -32,9 +33,13 @@ Bridge::Bridge(const BridgeOptions& options, std::unique_ptr<Sink> sink, Log& lo
   thread_ = std::jthread([this](std::stop_token stop) { run(stop); });
 }
 
-Bridge::~Bridge() {
+void Bridge::wait_stopped() {
   thread_.request_stop();
-  thread_.join();
+  if (thread_.joinable()) thread_.join();
+}
+
+Bridge::~Bridge() {
+  wait_stopped();
 }
 
 BridgeStatus Bridge::status() const {
@@ -77,7 +82,7 @@ void Bridge::run(std::stop_token stop) {
     if (status) continue;
     logger_.repeated(LogLevel::error, cat("bridge.", options_.name, ".log"),
                      cat("bridge ", options_.name, ": ", status.error().text()));
-    pause({Verdict::retry, status.error().what, {}}, stop);
+    pause({Verdict::retry, status.error().what, {}}, stop, false);
   }
 }
 
@@ -152,12 +157,21 @@ Result<std::optional<Bridge::Sealed>> Bridge::resume_sealed(LogReader& reader) {
     WS_TRY(commit({Unseal{options_.name}}));  // its topics were taken out of the configuration
     return std::optional<Sealed>{};
   }
+  // A topic may have been deleted since: what is left of the batch is sent.
+  WS_ASSIGN(const Catalog catalog, reader.catalog());
+  const std::size_t sealed_tps = range->tps.size();
+  std::vector<TpId> tps = range->tps;
+  std::erase_if(tps, [&](TpId tp) { return catalog.find(tp) == nullptr; });
+  if (tps.empty()) {
+    WS_TRY(commit({Unseal{options_.name}}));
+    return std::optional<Sealed>{};
+  }
   Lane sealed_lane = *lane;
-  sealed_lane.tps = range->tps;
+  sealed_lane.tps = tps;
   ReadLimits all;
   all.records = static_cast<std::size_t>(range->rows) + 1;
   all.bytes = SIZE_MAX;
-  WS_ASSIGN(auto page, reader.read(range->chain, range->first, range->tps, all, range->last));
+  WS_ASSIGN(auto page, reader.read(range->chain, range->first, tps, all, range->last));
   std::erase_if(page.records, [&](const StoredRecord& r) {
     const auto position = lane->position.find(r.tp);
     return position != lane->position.end() && r.offset.value < position->second;
@@ -167,7 +181,8 @@ Result<std::optional<Bridge::Sealed>> Bridge::resume_sealed(LogReader& reader) {
     return std::optional<Sealed>{};
   }
   Sealed sealed = make_sealed(sealed_lane, std::move(page.records));
-  if (sealed.range.rows != range->rows || sealed.range.crc != range->crc) {
+  if (sealed.range.rows != range->rows || sealed.range.crc != range->crc ||
+      tps.size() != sealed_tps) {
     logger_.warning(cat("bridge ", options_.name, ": a sealed batch is no longer whole (",
                         sealed.range.rows, " of ", range->rows,
                         " records are left); what is left is sent under a new key"));
@@ -318,6 +333,7 @@ Status Bridge::settle(LogReader& reader, const Sealed& sealed, std::optional<Sea
     const StoredRecord& r = sealed.records.front();
     const auto catalog = log_.catalog();
     const Topic* topic = catalog->find(r.tp);
+    WS_CHECK(topic != nullptr);  // a topic that a bridge forwards is not deleted
     const Topic* quarantine = catalog->find("quarantine");
     if (topic != quarantine) {  // what is there already stays there
       Append append;
@@ -375,7 +391,7 @@ Status Bridge::commit(std::vector<Op> ops) {
 }
 
 // Full jitter: anything between nothing and a bound that doubles.
-void Bridge::pause(const SinkReply& reply, std::stop_token stop) {
+void Bridge::pause(const SinkReply& reply, std::stop_token stop, bool sending) {
   ++failures_;
   std::int64_t most = std::min(options_.retry_max_ms, kFirstPauseMs << std::min(failures_ - 1, 20));
   if (reply.verdict == Verdict::unreachable) most = std::min(most, kUnreachablePauseMs);
@@ -391,7 +407,8 @@ void Bridge::pause(const SinkReply& reply, std::stop_token stop) {
                    cat("bridge ", options_.name, ": ", reply.what, "; trying again for ever"));
   MutexLock lock(mutex_);
   ++status_.tries_failed;
-  wake_.wait_for(mutex_, stop, std::chrono::milliseconds(ms), [&] { return status_.paused; });
+  wake_.wait_for(mutex_, stop, std::chrono::milliseconds(ms),
+                 [&] { return sending && status_.paused; });
 }
 
 }  // namespace wayside

@@ -49,6 +49,9 @@ class Bridge {
          const Clock& clock, Logger& logger);
   ~Bridge();  // stops: a request that is under way is given up, and sent again at the next start
 
+  // Begins to stop, and returns; waits until it has. Thread: any, one at a time for the second.
+  void request_stop() { thread_.request_stop(); }
+  void wait_stopped();
   [[nodiscard]] BridgeStatus status() const;
   // A technician stops it for a while; what is under way is finished. Thread: any.
   void set_paused(bool paused);
@@ -85,7 +88,8 @@ class Bridge {
                               const SinkReply& reply, std::stop_token stop);
   [[nodiscard]] Status commit(std::vector<Op> ops);
   void note_expired(const Lane& lane, const StoredRecord& record, std::vector<Op>& ops);
-  void pause(const SinkReply& reply, std::stop_token stop);
+  // Between two tries; of sending, it ends when a technician pauses the bridge.
+  void pause(const SinkReply& reply, std::stop_token stop, bool sending = true);
   void wait_while_paused(std::stop_token stop);
   void set_state(std::string state);
 

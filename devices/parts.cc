@@ -137,6 +137,8 @@ Result<Json> parse_payload(std::string_view payload, PayloadKind kind) {
 Result<std::vector<Part>> take_apart(const Json& tree, std::string_view payload,
                                      const Route& route) {
   const bool text = route.payload == PayloadKind::json;
+  // The parser steps over a byte order mark, so the cutting must, too.
+  if (text && payload.starts_with("\xEF\xBB\xBF")) payload.remove_prefix(3);
   std::vector<const Json*> elements{&tree};
   std::vector<std::string_view> texts{payload};
   if (route.split) {
@@ -153,6 +155,9 @@ Result<std::vector<Part>> take_apart(const Json& tree, std::string_view payload,
     elements.clear();
     for (const Json& element : *array) elements.push_back(&element);
     if (text) texts = elements_text(text_at(payload, *route.split));
+    if (text && texts.size() != elements.size()) {
+      return fail(ErrorCode::invalid_argument, "an array that cannot be cut");
+    }
   }
   std::vector<Part> out;
   for (std::size_t i = 0; i < elements.size(); ++i) {

@@ -2,6 +2,9 @@
 
 #include <algorithm>
 #include <future>
+#include <map>
+#include <mutex>
+#include <set>
 
 #include "base/file.h"
 #include "base/limits.h"
@@ -63,8 +66,7 @@ class Request {
     });
   }
   [[nodiscard]] bool configured(const std::string& topic) const {
-    return std::any_of(plan_.topics.begin(), plan_.topics.end(),
-                       [&](const TopicSpec& t) { return t.name == topic; });
+    return Catalog::of(plan_.topics).find(topic) != nullptr;  // names are compared as there
   }
   [[nodiscard]] Result<const Topic*> known_topic(const Catalog& catalog) const {
     const Topic* topic = catalog.find(json_.text("topic"));
@@ -79,7 +81,9 @@ class Request {
   }
 
   void wanted_limits(TopicSpec& spec) const {
-    spec.partitions = static_cast<std::int32_t>(json_.number("partitions", spec.partitions));
+    const std::int64_t most = limits::kPartitionsMax + 1;  // and more is refused as that
+    spec.partitions = static_cast<std::int32_t>(
+        std::clamp<std::int64_t>(json_.number("partitions", spec.partitions), 0, most));
     spec.retention_ms = json_.number("retention_ms", spec.retention_ms);
     spec.retention_bytes = json_.number("retention_bytes", spec.retention_bytes);
   }
@@ -174,46 +178,81 @@ class Request {
     return {};
   }
 
-  // Quarantined readings: tried again by the routes as they are now, or dropped. Each is settled
-  // in the transaction that stores what became of it.
+  // What becomes of several readings, told when all of them are done.
+  struct Settling {
+    std::mutex mutex;
+    std::map<std::int64_t, std::string> results;
+    std::size_t left = 0;
+    Answer answer;
+    void done(std::int64_t offset, std::string result) {
+      std::string out;
+      {
+        const std::lock_guard lock(mutex);
+        results[offset] = std::move(result);
+        if (--left > 0) return;
+        for (const auto& [at, what] : results) {
+          out += cat(out.empty() ? "" : ",", "{\"offset\":", at, ",\"result\":");
+          append_json_string(out, printable(what));
+          out += "}";
+        }
+      }
+      answer(cat("{\"ok\":true,\"results\":[", out, "]}"));
+    }
+  };
+
+  // Quarantined readings: tried again by the routes as they are now, or dropped. Each is a batch of
+  // its own, which the writer does only if nobody has settled the reading before.
   Status settle() {
     const bool retry = json_.text("how") == "retry";
-    const auto& offsets = json_.list("offsets");
-    if (offsets.size() > limits::kQuarantinePerRequestMax) {
-      return fail(ErrorCode::refused,
-                  cat("more than ", limits::kQuarantinePerRequestMax, " readings in one request"));
+    std::set<std::int64_t> offsets;
+    for (const Json& one : json_.list("offsets")) {
+      if (const auto* number = std::get_if<std::int64_t>(&one.value)) offsets.insert(*number);
+    }
+    if (offsets.empty() || offsets.size() > limits::kQuarantinePerRequestMax) {
+      return fail(ErrorCode::refused, cat(offsets.size(), " readings in one request; 1 to ",
+                                          limits::kQuarantinePerRequestMax, " are allowed"));
     }
     WS_ASSIGN(LogReader reader, LogReader::open(log_.path()));
     const auto catalog = log_.catalog();
     const Topic* quarantine = catalog->find(kQuarantineTopic);
     const TpId tp = quarantine->partitions.front().tp;
-    WS_ASSIGN(const auto settled, reader.settled());
     Ingest ingest(plan_.routes, *catalog, clock_);
-    std::vector<Op> ops;
-    std::string results;
-    for (const Json& one : offsets) {
-      const auto* number = std::get_if<std::int64_t>(&one.value);
-      const std::int64_t offset = number == nullptr ? -1 : *number;
-      std::string what = "gone: retention has dropped it";
-      WS_ASSIGN(const auto seq, reader.seq_of(quarantine->chain, tp, Offset(offset)));
-      if (const auto it = settled.find(offset); it != settled.end()) {
-        what = "settled before: " + it->second;
-      } else if (seq) {
-        WS_ASSIGN(const auto page, reader.read(quarantine->chain, *seq, {{tp}}, {1, SIZE_MAX}));
-        const bool it_is = !page.records.empty() && page.records.front().offset.value == offset;
-        if (it_is && retry) what = retry_one(ingest, page.records.front(), ops);
-        if (it_is && !retry) {
-          ops.emplace_back(SettleQuarantined{Offset(offset), "dropped"});
-          ops.emplace_back(Count{"quarantine.dropped", 1});
-          what = "dropped";
-        }
+    auto settling = std::make_shared<Settling>();
+    settling->left = offsets.size();
+    settling->answer = answer_;
+    // In the order of the log: one way through it.
+    WS_ASSIGN(auto next, reader.seq_of(quarantine->chain, tp, Offset(*offsets.begin())));
+    while (next && !offsets.empty()) {
+      auto page = reader.read(quarantine->chain, *next, {{tp}}, {});
+      if (!page) break;
+      for (const StoredRecord& r : page->records) {
+        if (offsets.erase(r.offset.value) > 0) settle_one(ingest, r, retry, settling);
       }
-      results += cat(results.empty() ? "" : ",", "{\"offset\":", offset, ",\"result\":");
-      append_json_string(results, printable(what));
-      results += "}";
+      next = page->next;
+      if (page->at_end) break;
     }
-    commit(std::move(ops), cat("{\"ok\":true,\"results\":[", results, "]}"));
+    for (const std::int64_t offset : offsets)
+      settling->done(offset, "gone: it is not there any more");
     return {};
+  }
+
+  void settle_one(Ingest& ingest, const StoredRecord& r, bool retry,
+                  const std::shared_ptr<Settling>& settling) {
+    Batch batch;
+    std::string result = "dropped";
+    batch.ops.emplace_back(SettleQuarantined{r.offset, retry ? "retried" : "dropped"});
+    if (retry) {
+      result = retry_one(ingest, r, batch.ops);
+      if (batch.ops.size() == 1) return settling->done(r.offset.value, std::move(result));
+    }
+    batch.ops.emplace_back(Count{retry ? "quarantine.retried" : "quarantine.dropped", 1});
+    batch.done = [settling, result, offset = r.offset.value](Batch& done, const Status& status) {
+      const bool already = std::get<SettleQuarantined>(done.ops.front()).already;
+      settling->done(offset, !status   ? "kept: " + status.error().what
+                             : already ? std::string("settled before")
+                                       : result);
+    };
+    log_.submit(std::move(batch));
   }
 
   static std::string retry_one(Ingest& ingest, const StoredRecord& r, std::vector<Op>& ops) {
@@ -247,8 +286,6 @@ class Request {
       if (record.timestamp_ms == kNoTimestamp) record.timestamp_ms = r.append_ms;
       ops.push_back(std::move(op));
     }
-    ops.emplace_back(SettleQuarantined{r.offset, "retried"});
-    ops.emplace_back(Count{"quarantine.retried", 1});
     return cat("stored in ", outcome.route->topic,
                made.size() > 1 ? cat(", ", made.size(), " records") : std::string());
   }

@@ -20,6 +20,7 @@ std::string cell_json(const Statement& s, int c) {
 Status query(const QueryArgs& args) {
   WS_ASSIGN(OpenedLog log, open_log(args.config));
   Database& db = log.reader.database();
+  db.stop_after(args.timeout_ms);
   for (const Topic& t : log.catalog.topics()) {
     const auto& routes = log.plan.routes;
     const bool cbor = std::any_of(routes.begin(), routes.end(), [&](const Route& r) {
@@ -28,7 +29,6 @@ Status query(const QueryArgs& args) {
     if (cbor) WS_TRY(log.reader.show_cbor(t));
   }
   db.forbid_changes();
-  db.stop_after(args.timeout_ms);
   auto prepared = db.prepare(args.sql);
   if (!prepared) {
     Error e = std::move(prepared).error();

@@ -30,9 +30,7 @@ void say(const std::string& text) {
 class GroupReader {
  public:
   GroupReader(const ReadArgs& args, OpenedLog& log, const Topic& topic)
-      : args_(args), log_(log), topic_(topic), printer_(args.format, topic.name) {
-    for (const Partition& p : topic.partitions) tps_.push_back(p.tp);
-  }
+      : args_(args), log_(log), topic_(topic), printer_(args.format, topic_.name) {}
 
   Result<int> run() {
     for (;;) {
@@ -74,8 +72,23 @@ class GroupReader {
     return read();
   }
 
+  // Partitions may have been added, or the topic made anew, since we last looked.
+  Result<bool> topic_has_changed() {
+    WS_ASSIGN(const std::int64_t partitions,
+              log_.reader.number(cat("SELECT count(*) FROM _ws_partitions JOIN _ws_topics USING"
+                                     " (topic_id) WHERE topic_id=",
+                                     topic_.id.value)));
+    return partitions != static_cast<std::int64_t>(topic_.partitions.size());
+  }
+
   // The committed offsets; of a partition without one, what --offset says, or the log start.
   Status find_positions() {
+    WS_ASSIGN(log_.catalog, log_.reader.catalog());
+    const Topic* found = log_.catalog.find(topic_.name);
+    if (found == nullptr) return tl::unexpected<Error>(log_.catalog.unknown_topic(topic_.name));
+    topic_ = *found;
+    tps_.clear();
+    for (const Partition& p : topic_.partitions) tps_.push_back(p.tp);
     const std::int64_t now = SystemClock().wall_ms();
     WS_ASSIGN(const ReadRange range, parse_range(args_.range, now));
     WS_ASSIGN(const auto committed, log_.reader.positions(args_.group));
@@ -156,6 +169,8 @@ class GroupReader {
         }
         WS_ASSIGN(seen, log_.reader.data_version());
       }
+      WS_ASSIGN(const bool changed, topic_has_changed());
+      if (changed) WS_TRY(find_positions());
     }
   }
 
@@ -188,7 +203,7 @@ class GroupReader {
 
   const ReadArgs& args_;
   OpenedLog& log_;
-  const Topic& topic_;
+  Topic topic_;
   const RecordPrinter printer_;
   std::vector<TpId> tps_;
   std::optional<ControlClient> client_;

@@ -132,10 +132,10 @@ void print_text(const Picture& p) {
     line("devices",
          cat(p.live->number("connections"), " connected on port ", p.live->number("mqtt_port"),
              ", ", p.live->number("waiting_for_commit"), " readings wait for their commit"));
-    line("clock", cat(format_time_utc(SystemClock().wall_ms()),
-                      p.live->flag("clock_trusted")
-                          ? ", synchronised"
-                          : ", not synchronised: retention by time waits"));
+    line("clock",
+         cat(format_time_utc(SystemClock().wall_ms()),
+             p.live->flag("clock_trusted") ? ", synchronised"
+                                           : ", not synchronised: retention by time waits"));
   }
   const Ledger& l = p.ledger;
   line("records", cat(l.stored, " stored, ", l.expired, " expired, ",

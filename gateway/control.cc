@@ -61,7 +61,8 @@ void ControlServer::serve(int ms) {
   std::vector<PeerId> ids;
   take_answers();
   for (const auto& [id, peer] : peers_) {
-    const int events = peer.out.empty() ? POLLIN : POLLIN | POLLOUT;
+    // Who does not take its answers is not asked for more.
+    const int events = peer.out.empty() ? POLLIN : POLLOUT;
     waiting.push_back({peer.fd.get(), static_cast<short>(events), 0});
     ids.push_back(id);
   }
@@ -72,7 +73,8 @@ void ControlServer::serve(int ms) {
     for (std::size_t i = 0; i < ids.size(); ++i) {
       const auto it = peers_.find(ids[i]);
       if (it == peers_.end() || waiting[i + 2].revents == 0) continue;
-      if (!write(it->second) || !read(ids[i], it->second)) drop(ids[i]);
+      const bool reads = it->second.out.empty();
+      if (!write(it->second) || (reads && !read(ids[i], it->second))) drop(ids[i]);
     }
     if (waiting[0].revents != 0) accept();
     take_answers();
@@ -171,7 +173,7 @@ std::string control_path(const std::string& data_dir) {
 }
 
 Result<ControlClient> ControlClient::connect(const std::string& data_dir) {
-  std::string mine;
+  std::string mine, other;
   append_json_string(mine, data_dir);
   for (const std::string& path :
        {control_path(data_dir), std::string("/run/wayside/wayside.sock")}) {
@@ -191,6 +193,13 @@ Result<ControlClient> ControlClient::connect(const std::string& data_dir) {
     // Of another gateway on this machine, /run/wayside tells nothing about this data_dir.
     const auto hello = client.ask(cat("{\"do\":\"hello\",\"data_dir\":", mine, "}"), 5000);
     if (hello) return client;
+    // One that runs on another data_dir is not the one that is asked for; all else is told.
+    if (hello.error().code != ErrorCode::not_found) return tl::unexpected<Error>(hello.error());
+    other = hello.error().what;
+  }
+  if (!other.empty()) {
+    return fail(ErrorCode::unavailable, cat("no gateway runs on ", data_dir, "; ", other),
+                "after a change of data_dir: systemctl restart wayside");
   }
   return fail(ErrorCode::unavailable, cat("no gateway runs on ", data_dir),
               "start it: systemctl start wayside, or wayside run");

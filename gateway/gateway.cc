@@ -70,7 +70,7 @@ Result<Gateway::RunningSubscriber> Gateway::make_subscriber(const SubscribeConfi
   auto ingest = std::make_unique<Ingest>(plan_.routes, *log_->catalog(), clock_);
   return RunningSubscriber{
       s, std::make_unique<Subscriber>(s, std::move(broker), std::move(ingest), known.has_value(),
-                                      *log_, clock_, logger_)};
+                                      held_, *log_, clock_, logger_)};
 }
 
 Status Gateway::start_links() {
@@ -109,8 +109,18 @@ Gateway::~Gateway() {
   http_.reset();
   if (listener_) listener_->stop();
   if (log_) log_->give_up_waiting();
+  // All of them at once: what one holds, the others would wait for.
+  for (auto* all : {&subscribers_, &retired_subscribers_}) {
+    for (RunningSubscriber& s : *all) s.subscriber->request_stop(true);
+  }
+  for (auto* all : {&bridges_, &retired_bridges_}) {
+    for (RunningBridge& b : *all) b.bridge->request_stop();
+  }
+  if (reaper_.joinable()) reaper_.join();
   subscribers_.clear();
+  retired_subscribers_.clear();
   bridges_.clear();
+  retired_bridges_.clear();
   log_.reset();
   // wrapped_ and listener_ go after the log, whose last batches may still call them back; and so
   // does the control socket, to which they may still have answers.
@@ -137,7 +147,7 @@ void Gateway::serve(int ms) {
     tasks.swap(tasks_);
   }
   for (const auto& task : tasks) task();
-  metrics_.sample(plan_.config.database_path(), clock_);
+  growth_.sample(plan_.config.database_path(), clock_);
   touch_groups();
 }
 

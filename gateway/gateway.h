@@ -8,6 +8,7 @@
 #include <map>
 #include <memory>
 #include <string>
+#include <thread>
 #include <vector>
 
 #include "base/clock.h"
@@ -58,6 +59,10 @@ class Gateway {
     SubscribeConfig config;
     std::unique_ptr<Subscriber> subscriber;
   };
+  struct Membership {
+    std::string group, topic;
+    TopicId id;  // a topic made anew under the name is another one
+  };
   struct Reload;
 
   Gateway(const Plan& plan, const Clock& clock, Logger& logger)
@@ -79,10 +84,17 @@ class Gateway {
   [[nodiscard]] std::string status_json() const;
   [[nodiscard]] std::string groups_json() const;
   [[nodiscard]] HttpReply on_http(std::string_view path);  // Thread: the HTTP server's
-  [[nodiscard]] HttpReply http_reply(std::string_view path);
+  [[nodiscard]] HttpReply health(std::string_view path) const;
+  [[nodiscard]] LiveState live_state() const;
+  // Asks main, and waits a bounded time; none: it does not answer. Thread: the HTTP server's.
+  template <class T>
+  [[nodiscard]] std::optional<T> ask_main(std::function<T()> work);
 
   void begin_reload(const std::shared_ptr<Reload>& reload);
-  void finish_reload(const std::shared_ptr<Reload>& reload, const Status& changed);
+  void apply_reload(const std::shared_ptr<Reload>& reload, const Status& changed);
+  void retire_links(const Catalog& before);
+  void finish_reload(const std::shared_ptr<Reload>& reload);
+  void start_new_links(std::vector<std::string>& problems);
 
   Plan plan_;
   const Clock& clock_;
@@ -92,13 +104,19 @@ class Gateway {
   std::unique_ptr<MqttListener> listener_;  // outlives the log, whose batches may call it back
   std::unique_ptr<Log> log_;
   std::unique_ptr<BatchSink> wrapped_;
+  Subscriber::Held held_;
   std::vector<RunningSubscriber> subscribers_;
   std::vector<RunningBridge> bridges_;
+  // What a reload has taken out of these; the reaper waits for it, so that main need not.
+  std::vector<RunningSubscriber> retired_subscribers_;
+  std::vector<RunningBridge> retired_bridges_;
+  std::jthread reaper_;
   std::unique_ptr<ControlServer> control_;
   std::unique_ptr<HttpServer> http_;
   GroupCoordinator coordinator_;
-  std::map<PeerId, std::pair<std::string, std::string>> member_of_;  // group and topic
-  Metrics metrics_;
+  std::map<PeerId, Membership> member_of_;
+  Growth growth_;
+  Metrics metrics_;  // the HTTP server's
   bool reloading_ = false;
   std::int64_t groups_touched_ms_ = 0;  // steady
 

@@ -78,7 +78,9 @@ Result<std::unique_ptr<HttpServer>> HttpServer::start(const HostPort& at, Handle
       is_v6 ? reinterpret_cast<const sockaddr*>(&v6) : reinterpret_cast<const sockaddr*>(&v4);
   auto impl = std::make_unique<Impl>(std::move(handler));
   const unsigned flags =
-      MHD_USE_INTERNAL_POLLING_THREAD | (is_v6 ? static_cast<unsigned>(MHD_USE_IPv6) : 0U);
+      // poll(2): select(2) ends at descriptor 1024, where a fleet begins.
+      static_cast<unsigned>(MHD_USE_POLL_INTERNAL_THREAD) |
+      (is_v6 ? static_cast<unsigned>(MHD_USE_IPv6) : 0U);
   impl->daemon = MHD_start_daemon(flags, at.port, nullptr, nullptr, &Impl::on_request, impl.get(),
                                   MHD_OPTION_SOCK_ADDR, address, MHD_OPTION_CONNECTION_LIMIT,
                                   limits::kHttpConnectionsMax, MHD_OPTION_CONNECTION_TIMEOUT,

@@ -62,22 +62,27 @@ Ingest::Outcome Ingest::make(const Resolved& resolved, std::string_view payload,
   Failure failure{"no_route", resolved.candidates.empty()
                                   ? "no [[route]] takes this MQTT topic"
                                   : "the condition of no [[route]] for this MQTT topic holds"};
+  std::optional<Result<Json>> parsed;  // once, for all routes of one kind of payload
+  PayloadKind parsed_as = PayloadKind::raw;
   for (const Candidate& candidate : resolved.candidates) {
     const Route& route = candidate.target->route;
-    std::optional<Json> tree;
+    const Json* tree = nullptr;
     // Most payloads are looked through once and never become a tree.
     if (route.when || route.split || route.value || route.payload == PayloadKind::cbor) {
-      auto parsed = parse_payload(payload, route.payload);
-      if (!parsed) {
+      if (!parsed || parsed_as != route.payload) {
+        parsed = parse_payload(payload, route.payload);
+        parsed_as = route.payload;
+      }
+      if (!*parsed) {
         failure = {route.payload == PayloadKind::cbor ? "not_cbor" : "not_json",
-                   parsed.error().what};
+                   parsed->error().what};
         continue;
       }
-      tree = std::move(*parsed);
+      tree = &**parsed;
       if (route.when && !route.when->holds(*tree)) continue;
     }
     const std::size_t before = ops.size();
-    auto failed = append_all(candidate, tree ? &*tree : nullptr, payload, retain, resolved, ops);
+    auto failed = append_all(candidate, tree, payload, retain, resolved, ops);
     if (!failed) return {nullptr, &route};
     ops.resize(before);  // all of a message or none
     quarantine(resolved, payload, *failed, ops);

@@ -108,10 +108,10 @@ Status records(Writer& w, LogReader& reader, const Catalog& catalog) {
 }
 
 Status lags(Writer& w, LogReader& reader, const Catalog& catalog, const LiveState& live) {
-  const std::int64_t now = live.clock.wall_ms();
+  const std::int64_t now = live.now_ms;
   w.family("wayside_bridge_unsent_records", "gauge", "Records a bridge has yet to forward.");
   std::vector<Lag> found;
-  for (const BridgeConfig& b : live.plan.config.bridges) {
+  for (const BridgeConfig& b : live.config.bridges) {
     WS_ASSIGN(Lag lag, lag_of(reader, catalog, Bridge::group(b.name), b.topics));
     w.add(lag.records, {{"bridge", b.name}});
     found.push_back(std::move(lag));
@@ -120,7 +120,7 @@ Status lags(Writer& w, LogReader& reader, const Catalog& catalog, const LiveStat
   for (std::size_t i = 0; i < found.size(); ++i) {
     const std::int64_t at = found[i].oldest_append_ms;
     w.add(at == 0 ? 0.0 : seconds(std::max<std::int64_t>(now - at, 0)),
-          {{"bridge", live.plan.config.bridges[i].name}});
+          {{"bridge", live.config.bridges[i].name}});
   }
   w.family("wayside_bridge_sent_records_total", "counter", "Records delivered since the start.");
   for (const auto& [name, s] : live.bridges) w.add(s.records_sent, {{"bridge", name}});
@@ -154,24 +154,24 @@ Status lags(Writer& w, LogReader& reader, const Catalog& catalog, const LiveStat
 
 Result<std::string> Metrics::text(const LiveState& live) {
   if (!reader_) {
-    WS_ASSIGN(LogReader reader, LogReader::open(live.log.path()));
+    WS_ASSIGN(LogReader reader, LogReader::open(live.config.database_path()));
     reader_ = std::move(reader);
   }
   WS_ASSIGN(const Catalog catalog, reader_->catalog());
-  const std::string path = live.plan.config.database_path();
+  const std::string path = live.config.database_path();
   Writer w;
   w.family("wayside_build_info", "gauge", "The program's version.");
   w.add(1, {{"version", std::string(kVersion)}});
   w.one("wayside_start_time_seconds", "gauge", "When it started, by its own clock.",
         seconds(live.started_ms));
   w.one("wayside_clock_trusted", "gauge", "1: the clock is synchronised.",
-        live.clock.trusted() ? 1 : 0);
-  w.one("wayside_clock_seconds", "gauge", "The wall clock.", seconds(live.clock.wall_ms()));
+        live.clock_trusted ? 1 : 0);
+  w.one("wayside_clock_seconds", "gauge", "The wall clock.", seconds(live.now_ms));
   w.one("wayside_connections", "gauge", "Devices connected.",
         static_cast<std::int64_t>(live.connections));
   w.one("wayside_connections_max", "gauge", "mqtt.max_connections.",
-        live.plan.config.mqtt.max_connections);
-  commits(w, live.log.stats());
+        live.config.mqtt.max_connections);
+  commits(w, live.writer);
   WS_TRY(records(w, *reader_, catalog));
   WS_TRY(lags(w, *reader_, catalog, live));
   WS_ASSIGN(const std::int64_t segments, reader_->number("SELECT count(*) FROM _ws_segments"));
@@ -182,10 +182,10 @@ Result<std::string> Metrics::text(const LiveState& live) {
         "snapshot, whom 'wayside status' names.",
         file_size(path + "-wal"));
   w.one("wayside_budget_bytes", "gauge", "storage.budget; 0: none.",
-        live.plan.config.storage.budget_bytes);
+        live.config.storage.budget_bytes);
   w.one("wayside_disk_free_bytes", "gauge", "Free on the file system of the log.",
-        disk_free_bytes(live.plan.config.data_dir));
-  const auto full = seconds_to_full(live.plan.config);
+        disk_free_bytes(live.config.data_dir));
+  const auto full = live.seconds_to_full;
   w.one("wayside_seconds_to_full", "gauge",
         "Until disk or budget are full, at the last hour's speed.",
         full ? cat(*full) : std::string("+Inf"));
@@ -197,14 +197,14 @@ Result<std::string> Metrics::text(const LiveState& live) {
   return std::move(w.out);
 }
 
-void Metrics::sample(const std::string& database_path, const Clock& clock) {
+void Growth::sample(const std::string& database_path, const Clock& clock) {
   const std::int64_t now = clock.steady_ms();
   if (!samples_.empty() && now - samples_.back().steady_ms < kSampleEveryMs) return;
   samples_.push_back({now, file_size(database_path) + file_size(database_path + "-wal")});
   if (samples_.size() > kSamples) samples_.pop_front();
 }
 
-std::optional<double> Metrics::seconds_to_full(const Config& config) const {
+std::optional<double> Growth::seconds_to_full(const Config& config) const {
   if (samples_.size() < 2) return std::nullopt;
   const Sample first = samples_.front(), last = samples_.back();
   const auto grown = static_cast<double>(last.bytes - first.bytes);

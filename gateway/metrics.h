@@ -1,6 +1,6 @@
 // The gateway's state as Prometheus text (exposition format 0.0.4), and how fast the disk fills.
 // Names: wayside_<noun>_<unit>, _total for counters, base units. docs/OPERATIONS.md lists them.
-// Thread: one owner.
+// Thread: each class has one owner: main the gauge of growth, the HTTP server's thread the metrics.
 #pragma once
 
 #include <cstdint>
@@ -18,12 +18,13 @@
 
 namespace wayside {
 
-// What only the running parts know.
+// What only the running parts know, as main sees it.
 struct LiveState {
-  const Plan& plan;
-  const Log& log;
-  const Clock& clock;
-  std::int64_t started_ms = 0;
+  Config config;
+  WriterStats writer;
+  std::int64_t started_ms = 0, now_ms = 0;
+  bool clock_trusted = false;
+  std::optional<double> seconds_to_full;
   std::size_t connections = 0;
   std::vector<std::pair<std::string, BridgeStatus>> bridges;
   std::vector<std::pair<std::string, SubscriberStatus>> subscriptions;
@@ -32,6 +33,13 @@ struct LiveState {
 class Metrics {
  public:
   [[nodiscard]] Result<std::string> text(const LiveState& live);
+
+ private:
+  std::optional<LogReader> reader_;  // kept: what it has scanned need not be scanned again
+};
+
+class Growth {
+ public:
   // Looks at the size of the log now and then; cheap.
   void sample(const std::string& database_path, const Clock& clock);
   // At the speed of the last hour; none: it does not grow.
@@ -41,7 +49,6 @@ class Metrics {
   struct Sample {
     std::int64_t steady_ms, bytes;
   };
-  std::optional<LogReader> reader_;  // kept: what it has scanned need not be scanned again
   std::deque<Sample> samples_;
 };
 

@@ -58,7 +58,11 @@ std::map<std::string, std::int64_t> MqttHub::take_counts(std::vector<Op>& ops) {
 
 void MqttHub::note_trouble(const std::string& client_id, std::string what) {
   if (client_id.empty()) return;
-  if (troubles.size() >= limits::kTroublesMax && !troubles.contains(client_id)) return;
+  if (troubles.size() >= limits::kTroublesMax && !troubles.contains(client_id)) {
+    troubles.erase(std::min_element(troubles.begin(), troubles.end(), [](auto& a, auto& b) {
+      return a.second.at_ms < b.second.at_ms;
+    }));
+  }
   troubles[client_id] = {std::move(what), clock.wall_ms()};
 }
 

@@ -3,6 +3,7 @@
 // is swapped. No connection is dropped, and no reading waits for more than that.
 #include <algorithm>
 #include <set>
+#include <tuple>
 
 #include "base/text.h"
 #include "gateway/gateway.h"
@@ -11,6 +12,7 @@ namespace wayside {
 
 struct Gateway::Reload {
   Plan plan;
+  std::shared_ptr<const Catalog> before;
   std::vector<std::string> changes;
   std::vector<std::string> warnings;  // of topics
   std::function<void(Result<std::vector<std::string>>)> done;
@@ -66,16 +68,25 @@ std::vector<std::string> differences(const Settings& before, const Settings& aft
   return out;
 }
 
-// Whether something of this element differs.
-bool same(const Settings& a, const Settings& b, const std::string& element) {
-  const auto part = [&](const Settings& all) {
-    Settings out;
-    for (const auto& [name, value] : all) {
-      if (element_of(name) == element) out[name] = value;
-    }
-    return out;
+bool same(const SubscribeConfig& a, const SubscribeConfig& b) {
+  const auto key = [](const SubscribeConfig& s) {
+    return std::tie(s.client_id, s.broker, s.filter, s.user, s.password_file, s.ca_file,
+                    s.cert_file, s.key_file, s.qos);
   };
-  return part(a) == part(b);
+  return key(a) == key(b);
+}
+
+bool same(const BridgeConfig& a, const BridgeConfig& b) {
+  const auto key = [](const BridgeConfig& c) {
+    return std::tie(c.name, c.topics, c.to, c.token_file, c.ca_file, c.batch_records, c.batch_bytes,
+                    c.linger_ms, c.timeout_ms, c.retry_max_ms, c.gzip);
+  };
+  return key(a) == key(b);
+}
+
+std::size_t partitions_of(const Catalog& catalog, const std::string& topic) {
+  const Topic* found = catalog.find(topic);
+  return found == nullptr ? 0 : found->partitions.size();
 }
 
 }  // namespace
@@ -109,6 +120,7 @@ void Gateway::begin_reload(const std::shared_ptr<Reload>& reload) {
     // Told again at the next reload, too.
     now.settings[std::string(name)] = plan_.config.settings[std::string(name)];
   }
+  reload->before = log_->catalog();
   log_->change(
       [reload](Engine& engine) -> Status {
         const Config& c = reload->plan.config;
@@ -116,82 +128,97 @@ void Gateway::begin_reload(const std::shared_ptr<Reload>& reload) {
         return engine.set_limits(c.storage.budget_bytes, c.groups.offset_retention_ms);
       },
       [this, reload](const Status& status) {
-        post([this, reload, status] { finish_reload(reload, status); });
+        post([this, reload, status] { apply_reload(reload, status); });
       });
 }
 
-void Gateway::finish_reload(const std::shared_ptr<Reload>& reload, const Status& changed) {
-  reloading_ = false;
-  if (!changed) return reload->done(tl::unexpected<Error>(changed.error()));
-  const Settings before = plan_.config.settings;
+void Gateway::apply_reload(const std::shared_ptr<Reload>& reload, const Status& changed) {
+  if (!changed) {
+    reloading_ = false;
+    return reload->done(tl::unexpected<Error>(changed.error()));
+  }
   plan_ = reload->plan;
-  const Config& c = plan_.config;
   const auto catalog = log_->catalog();
   listener_->reload(plan_, *catalog);
-  log_->set_policy(commit_policy(c));
-  logger_.set_level(c.log_level);
+  log_->set_policy(commit_policy(plan_.config));
+  logger_.set_level(plan_.config.log_level);
+  retire_links(*reload->before);
+  for (RunningSubscriber& s : subscribers_) {
+    s.subscriber->reload(std::make_unique<Ingest>(plan_.routes, *catalog, clock_));
+  }
+  // Those that stop may wait for an upstream, a broker or the log; main does not.
+  reaper_ = std::jthread([this, reload] {
+    for (RunningSubscriber& s : retired_subscribers_) s.subscriber->wait_stopped();
+    for (RunningBridge& b : retired_bridges_) b.bridge->wait_stopped();
+    post([this, reload] { finish_reload(reload); });
+  });
+}
 
-  // A bridge or a subscription that is the same as before goes on; but a bridge must learn of new
-  // partitions of its topics.
-  const auto unchanged = [&](const std::string& element) {
-    return same(before, c.settings, element);
-  };
-  const auto bridge_unchanged = [&](const BridgeConfig& b) {
-    return unchanged("bridge " + b.name) &&
-           std::all_of(b.topics.begin(), b.topics.end(),
-                       [&](const std::string& t) { return unchanged("topic " + t); });
-  };
-  std::vector<std::string> problems;
-  auto reader = LogReader::open(log_->path());
+// What is the same as before goes on; but a bridge must learn of new partitions of its topics.
+void Gateway::retire_links(const Catalog& before) {
+  const Config& c = plan_.config;
+  const auto catalog = log_->catalog();
   std::vector<RunningBridge> bridges;
   for (RunningBridge& b : bridges_) {
-    const auto still = std::find_if(c.bridges.begin(), c.bridges.end(),
-                                    [&](const BridgeConfig& n) { return n.name == b.config.name; });
-    if (still != c.bridges.end() && bridge_unchanged(*still)) bridges.push_back(std::move(b));
+    const bool stays =
+        std::any_of(c.bridges.begin(), c.bridges.end(),
+                    [&](const BridgeConfig& n) { return same(n, b.config); }) &&
+        std::all_of(b.config.topics.begin(), b.config.topics.end(), [&](const std::string& t) {
+          return partitions_of(before, t) == partitions_of(*catalog, t);
+        });
+    if (!stays) b.bridge->request_stop();
+    (stays ? bridges : retired_bridges_).push_back(std::move(b));
   }
-  bridges_.clear();  // the others stop here, before another one of their name starts
-  for (const BridgeConfig& b : c.bridges) {
-    if (std::any_of(bridges.begin(), bridges.end(),
+  bridges_ = std::move(bridges);
+  std::vector<RunningSubscriber> subscribers;
+  for (RunningSubscriber& s : subscribers_) {
+    const bool stays = std::any_of(c.subscriptions.begin(), c.subscriptions.end(),
+                                   [&](const SubscribeConfig& n) { return same(n, s.config); });
+    if (!stays) s.subscriber->request_stop(false);
+    (stays ? subscribers : retired_subscribers_).push_back(std::move(s));
+  }
+  subscribers_ = std::move(subscribers);
+}
+
+void Gateway::finish_reload(const std::shared_ptr<Reload>& reload) {
+  reaper_.join();
+  retired_subscribers_.clear();
+  retired_bridges_.clear();
+  for (const std::string& w : reload->warnings) reload->changes.push_back("! " + w);
+  start_new_links(reload->changes);
+  reloading_ = false;
+  reload->done(reload->changes);
+}
+
+void Gateway::start_new_links(std::vector<std::string>& problems) {
+  const auto reader_for = [&] { return LogReader::open(log_->path()); };
+  for (const BridgeConfig& b : plan_.config.bridges) {
+    if (std::any_of(bridges_.begin(), bridges_.end(),
                     [&](const RunningBridge& r) { return r.config.name == b.name; })) {
       continue;
     }
+    auto reader = reader_for();
     auto made = reader ? make_bridge(b, *reader) : tl::unexpected<Error>(reader.error());
     if (made) {
-      bridges.push_back(std::move(*made));
+      bridges_.push_back(std::move(*made));
     } else {
       problems.push_back(cat("! bridge ", b.name, " does not run: ", made.error().text()));
     }
   }
-  bridges_ = std::move(bridges);
-
-  std::vector<RunningSubscriber> subscribers;
-  for (RunningSubscriber& s : subscribers_) {
-    const bool stays =
-        std::any_of(c.subscriptions.begin(), c.subscriptions.end(), [&](const SubscribeConfig& n) {
-          return n.client_id == s.config.client_id && unchanged("subscribe " + n.client_id);
-        });
-    if (!stays) continue;
-    s.subscriber->reload(std::make_unique<Ingest>(plan_.routes, *catalog, clock_));
-    subscribers.push_back(std::move(s));
-  }
-  subscribers_.clear();
-  for (const SubscribeConfig& s : c.subscriptions) {
-    if (std::any_of(subscribers.begin(), subscribers.end(), [&](const RunningSubscriber& r) {
+  for (const SubscribeConfig& s : plan_.config.subscriptions) {
+    if (std::any_of(subscribers_.begin(), subscribers_.end(), [&](const RunningSubscriber& r) {
           return r.config.client_id == s.client_id;
         })) {
       continue;
     }
+    auto reader = reader_for();
     auto made = reader ? make_subscriber(s, *reader) : tl::unexpected<Error>(reader.error());
     if (made) {
-      subscribers.push_back(std::move(*made));
+      subscribers_.push_back(std::move(*made));
     } else {
       problems.push_back(cat("! subscription ", s.client_id, ": ", made.error().text()));
     }
   }
-  subscribers_ = std::move(subscribers);
-  for (const std::string& w : reload->warnings) reload->changes.push_back("! " + w);
-  for (const std::string& p : problems) reload->changes.push_back(p);
-  reload->done(reload->changes);
 }
 
 }  // namespace wayside

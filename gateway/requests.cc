@@ -12,7 +12,7 @@ namespace wayside {
 namespace {
 
 constexpr auto kHttpWithin = std::chrono::seconds(5);
-constexpr std::int64_t kTouchGroupsEveryMs = 3'600'000;
+constexpr std::int64_t kTouchGroupsMostMs = 3'600'000;
 
 }  // namespace
 
@@ -23,7 +23,9 @@ void Gateway::on_request(PeerId peer, const std::string& line) {
   if (what == "hello") {
     // Of another log, this gateway tells nothing.
     const bool mine = request->text("data_dir") == plan_.config.data_dir;
-    answer(mine ? "{\"ok\":true}" : error_json({ErrorCode::unavailable, "another data_dir", ""}));
+    answer(
+        mine ? "{\"ok\":true}"
+             : error_json({ErrorCode::not_found, cat("one runs on ", plan_.config.data_dir), ""}));
   } else if (what == "status") {
     answer(status_json());
   } else if (what == "devices") {
@@ -59,12 +61,32 @@ void Gateway::on_admin(PeerId peer, const Json& request) {
                               cat("group ", printable(request.text("group")), " is being read"),
                               "stop its readers first: 'wayside groups describe' names them"}));
   }
-  if (what == "bridge.pause" || what == "bridge.resume") {
-    for (RunningBridge& b : bridges_) {
-      if (b.config.name == request.text("bridge")) b.bridge->set_paused(what == "bridge.pause");
-    }
+  if (reloading_) {
+    return answer(error_json(
+        {ErrorCode::busy, "the configuration is being reloaded", "try again in a moment"}));
   }
-  if (!do_admin_request(*log_, plan_, clock_, request, answer)) {
+  const auto catalog = log_->catalog();
+  const Topic* topic = catalog->find(request.text("topic"));
+  if (what == "topics.delete" && topic != nullptr && coordinator_.is_read(topic->name)) {
+    return answer(error_json({ErrorCode::refused, cat("topic ", topic->name, " is being read"),
+                              "stop its readers first: 'wayside groups list' names them"}));
+  }
+  // A bridge is paused when that is kept, not before.
+  Answer then = answer;
+  if (what == "bridge.pause" || what == "bridge.resume") {
+    then = [this, answer, name = request.text("bridge"),
+            pause = what == "bridge.pause"](std::string text) {
+      if (text.starts_with("{\"ok\"")) {
+        post([this, name, pause] {
+          for (RunningBridge& b : bridges_) {
+            if (b.config.name == name) b.bridge->set_paused(pause);
+          }
+        });
+      }
+      answer(std::move(text));
+    };
+  }
+  if (!do_admin_request(*log_, plan_, clock_, request, then)) {
     answer(error_json({ErrorCode::invalid_argument,
                        cat("the gateway does not know the request '", printable(what), "'"),
                        "are the program and the running gateway of one version?"}));
@@ -81,29 +103,35 @@ void Gateway::on_join(PeerId peer, const Json& request) {
   const auto active = coordinator_.join(
       group, topic->name, {peer, printable(request.text("client")), clock_.wall_ms()});
   if (!active) return control_->answer(peer, error_json(active.error()));
-  member_of_[peer] = {group, topic->name};
+  member_of_[peer] = {group, topic->name, topic->id};
+  Batch touch;
+  touch.ops.emplace_back(TouchGroup{group});
+  log_->submit(std::move(touch));
   control_->answer(peer, *active ? "{\"active\":true}" : "{\"active\":false}");
 }
 
 void Gateway::on_commit(PeerId peer, const Json& request) {
   const auto of = member_of_.find(peer);
-  if (of == member_of_.end() ||
-      !coordinator_.is_active(peer, of->second.first, of->second.second)) {
+  if (of == member_of_.end() || !coordinator_.is_active(peer, of->second.group, of->second.topic)) {
     return control_->answer(
         peer, error_json({ErrorCode::refused, "only the active reader of a group commits", ""}));
   }
   const auto catalog = log_->catalog();
-  const Topic* topic = catalog->find(of->second.second);
+  const Topic* topic = catalog->find(of->second.topic);
+  if (topic == nullptr || topic->id != of->second.id) {
+    return control_->answer(
+        peer, error_json({ErrorCode::not_found, "the topic was deleted while it was read", ""}));
+  }
   Batch batch;
   for (const Json& one : request.list("offsets")) {
     const std::int64_t partition = one.number("partition", -1), offset = one.number("offset", -1);
-    if (topic == nullptr || partition < 0 || offset < 0 ||
+    if (partition < 0 || offset < 0 ||
         partition >= static_cast<std::int64_t>(topic->partitions.size())) {
       return control_->answer(
           peer, error_json({ErrorCode::invalid_argument, "an offset of no partition", ""}));
     }
     const TpId tp = topic->partitions[static_cast<std::size_t>(partition)].tp;
-    batch.ops.emplace_back(CommitOffset{of->second.first, tp, Offset(offset), ""});
+    batch.ops.emplace_back(CommitOffset{of->second.group, tp, Offset(offset), ""});
   }
   batch.flush_now = true;
   batch.done = [this, peer](Batch&, const Status& status) {
@@ -120,7 +148,10 @@ void Gateway::on_gone(PeerId peer) {
 // A group that is read does not grow old, though nothing comes that it could commit.
 void Gateway::touch_groups() {
   const std::int64_t now = clock_.steady_ms();
-  if (now - groups_touched_ms_ < kTouchGroupsEveryMs) return;
+  const std::int64_t retention = plan_.config.groups.offset_retention_ms;
+  const std::int64_t every =
+      retention == kForever ? kTouchGroupsMostMs : std::min(kTouchGroupsMostMs, retention / 4);
+  if (now - groups_touched_ms_ < every) return;
   groups_touched_ms_ = now;
   Batch batch;
   for (const auto& m : coordinator_.memberships()) batch.ops.emplace_back(TouchGroup{m.group});
@@ -159,7 +190,7 @@ std::string Gateway::status_json() const {
              ",\"failing\":", w.failing ? "true" : "false",
              ",\"waiting_for_commit\":", w.queued_ops + w.committing_ops, ",\"last_error\":");
   append_json_string(out, printable(w.last_error));
-  const auto full = metrics_.seconds_to_full(plan_.config);
+  const auto full = growth_.seconds_to_full(plan_.config);
   out += cat(",\"seconds_to_full\":", full ? cat(static_cast<std::int64_t>(*full)) : "null");
   out += ",\"bridges\":[";
   bool first = true;
@@ -191,49 +222,62 @@ std::string Gateway::status_json() const {
   return out + "]}";
 }
 
-// All state is main's, so main is asked; and one that does not answer is not well.
-HttpReply Gateway::on_http(std::string_view path) {
-  auto promise = std::make_shared<std::promise<HttpReply>>();
-  auto reply = promise->get_future();
-  post([this, promise, wanted = std::string(path)] { promise->set_value(http_reply(wanted)); });
-  promise.reset();
-  if (reply.wait_for(kHttpWithin) == std::future_status::ready) {
-    try {
-      return reply.get();
-    } catch (const std::future_error&) {  // it stops: nobody will answer
-      return {503, "text/plain", "stopping\n"};
-    }
-  }
-  return {503, "text/plain", "the main loop does not answer\n"};
+template <class T>
+std::optional<T> Gateway::ask_main(std::function<T()> work) {
+  auto promise = std::make_shared<std::promise<T>>();
+  auto result = promise->get_future();
+  post([promise, work = std::move(work)] {
+    if (promise.use_count() > 1) promise->set_value(work());  // else whoever asked has gone
+  });
+  const bool answered = result.wait_for(kHttpWithin) == std::future_status::ready;
+  return answered ? std::optional<T>(result.get()) : std::nullopt;
 }
 
-HttpReply Gateway::http_reply(std::string_view path) {
-  const std::string hangs = not_alive();
-  if (path == "/healthz") {
-    return hangs.empty() ? HttpReply{200, "text/plain", "ok\n"}
-                         : HttpReply{503, "text/plain", hangs + "\n"};
-  }
-  if (path == "/readyz") {
-    // An upstream that is away is normal here, and no reason.
-    const WriterStats w = log_->stats();
-    std::string why = hangs;
-    if (w.failing) why += cat(why.empty() ? "" : "; ", "commits fail: ", w.last_error);
-    return why.empty() ? HttpReply{200, "text/plain", "ready\n"}
-                       : HttpReply{503, "text/plain", why + "\n"};
-  }
+// All state is main's, so main is asked, and one that does not answer is not well. What takes long
+// (the log) is read here.
+HttpReply Gateway::on_http(std::string_view path) {
+  const HttpReply silent{503, "text/plain", "the main loop does not answer\n"};
   if (path == "/metrics") {
-    LiveState live{plan_, *log_, clock_, started_ms_, listener_->connections(), {}, {}};
-    for (const RunningBridge& b : bridges_) {
-      live.bridges.emplace_back(b.config.name, b.bridge->status());
-    }
-    for (const RunningSubscriber& s : subscribers_) {
-      live.subscriptions.emplace_back(s.config.client_id, s.subscriber->status());
-    }
-    auto text = metrics_.text(live);
+    const auto live = ask_main<LiveState>([this] { return live_state(); });
+    if (!live) return silent;
+    auto text = metrics_.text(*live);
     if (text) return {200, "text/plain; version=0.0.4; charset=utf-8", std::move(*text)};
     return {503, "text/plain", text.error().text() + "\n"};
   }
+  if (path == "/healthz" || path == "/readyz") {
+    return ask_main<HttpReply>([this, p = std::string(path)] { return health(p); })
+        .value_or(silent);
+  }
   return {404, "text/plain", "there are /healthz, /readyz and /metrics\n"};
+}
+
+HttpReply Gateway::health(std::string_view path) const {
+  std::string why = not_alive();
+  // An upstream that is away is normal here, and no reason.
+  const WriterStats w = log_->stats();
+  if (path == "/readyz" && w.failing) {
+    why += cat(why.empty() ? "" : "; ", "commits fail: ", w.last_error);
+  }
+  if (!why.empty()) return {503, "text/plain", why + "\n"};
+  return {200, "text/plain", path == "/readyz" ? "ready\n" : "ok\n"};
+}
+
+LiveState Gateway::live_state() const {
+  LiveState live;
+  live.config = plan_.config;
+  live.writer = log_->stats();
+  live.started_ms = started_ms_;
+  live.now_ms = clock_.wall_ms();
+  live.clock_trusted = clock_.trusted();
+  live.seconds_to_full = growth_.seconds_to_full(plan_.config);
+  live.connections = listener_->connections();
+  for (const RunningBridge& b : bridges_) {
+    live.bridges.emplace_back(b.config.name, b.bridge->status());
+  }
+  for (const RunningSubscriber& s : subscribers_) {
+    live.subscriptions.emplace_back(s.config.client_id, s.subscriber->status());
+  }
+  return live;
 }
 
 }  // namespace wayside

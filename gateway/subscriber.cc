@@ -22,14 +22,16 @@ constexpr auto kConnectWithin = seconds(15);
 constexpr auto kAnswerWithin = seconds(10);
 constexpr std::int64_t kFirstPauseMs = 500, kLongestPauseMs = 30'000;
 constexpr auto kCommitPause = milliseconds(500);
+constexpr auto kHeldLook = milliseconds(100);
 
 }  // namespace
 
 struct Subscriber::Impl final : public mqtt::callback {
-  Impl(const SubscribeConfig& c, std::string to, std::unique_ptr<Ingest> i, bool k, BatchSink& l,
-       const Clock& the_clock, Logger& the_logger)
+  Impl(const SubscribeConfig& c, std::string to, std::unique_ptr<Ingest> i, bool k, Held& h,
+       BatchSink& l, const Clock& the_clock, Logger& the_logger)
       : config(c),
         broker(std::move(to)),
+        held(h),
         log(l),
         clock(the_clock),
         logger(the_logger),
@@ -39,6 +41,13 @@ struct Subscriber::Impl final : public mqtt::callback {
   // --- on the subscription's own thread
 
   void run(std::stop_token stop) {
+    run_until_stopped(stop);
+    const MutexLock lock(mutex);
+    finished = true;
+    wake.notify_all();
+  }
+
+  void run_until_stopped(std::stop_token stop) {
     std::minstd_rand random(std::random_device{}());
     int failures = 0;
     while (!stop.stop_requested()) {
@@ -69,12 +78,14 @@ struct Subscriber::Impl final : public mqtt::callback {
                                                          mqtt::create_options(MQTTVERSION_3_1_1));
       client->set_callback(*this);
       const std::string why = connected(*client, stop);
+      // While a callback runs, every call of Paho waits for it.
       wait_until_idle();
-      if (holding()) {  // it would wait for the callback, which never returns
+      if (held.yes) {
         abandoned = std::move(client);
         return why;
       }
       if (client->is_connected()) client->disconnect()->wait_for(kAnswerWithin);
+      if (held.yes) abandoned = std::move(client);
       return why;
     } catch (const mqtt::exception& e) {
       return reason(e);
@@ -100,7 +111,7 @@ struct Subscriber::Impl final : public mqtt::callback {
 
   std::string connected(mqtt::async_client& client, std::stop_token stop) {
     const auto connecting = client.connect(options());
-    if (!connecting->wait_for(kConnectWithin)) return "no answer";
+    if (!answered(*connecting, kConnectWithin, stop)) return "no answer";
     const bool present = connecting->get_connect_response().is_session_present();
     if (!present && known) {
       {
@@ -112,7 +123,8 @@ struct Subscriber::Impl final : public mqtt::callback {
                          " had forgotten our session: what was published meanwhile may be lost; "
                          "is persistence on there?"));
     }
-    if (!client.subscribe(config.filter, static_cast<int>(config.qos))->wait_for(kAnswerWithin)) {
+    const auto subscribing = client.subscribe(config.filter, static_cast<int>(config.qos));
+    if (!answered(*subscribing, kAnswerWithin, stop)) {
       return "the broker did not answer the subscription";
     }
     if (!known) remember();
@@ -123,6 +135,15 @@ struct Subscriber::Impl final : public mqtt::callback {
     MutexLock lock(mutex);
     wake.wait(mutex, stop, [&] { return lost.has_value(); });
     return lost.value_or("stopped");
+  }
+
+  // In slices, so that a stop does not wait for a broker that is away.
+  static bool answered(mqtt::token& token, seconds within, std::stop_token stop) {
+    const auto until = std::chrono::steady_clock::now() + within;
+    while (!stop.stop_requested() && std::chrono::steady_clock::now() < until) {
+      if (token.wait_for(milliseconds(100))) return true;
+    }
+    return false;
   }
 
   mqtt::connect_options options() {
@@ -186,7 +207,7 @@ struct Subscriber::Impl final : public mqtt::callback {
       wake.wait_for(mutex, kCommitPause);
       if (!stopping) continue;
       // Not stored, so never acknowledged: the broker sends it again, to the next run.
-      is_holding = true;
+      held.yes = true;
       wake.notify_all();
       for (;;) wake.wait(mutex);
     }
@@ -230,18 +251,15 @@ struct Subscriber::Impl final : public mqtt::callback {
     const MutexLock lock(mutex);
     return status;
   }
-  // Until no callback runs, or one holds for good.
+  // Until no callback runs, or one holds for good: perhaps another subscription's.
   void wait_until_idle() {
     MutexLock lock(mutex);
-    wake.wait(mutex, [&] { return !in_callback || is_holding; });
-  }
-  bool holding() const {
-    const MutexLock lock(mutex);
-    return is_holding;
+    while (in_callback && !held.yes) wake.wait_for(mutex, kHeldLook);
   }
 
   const SubscribeConfig config;
   const std::string broker;
+  Held& held;
   BatchSink& log;
   const Clock& clock;
   Logger& logger;
@@ -250,33 +268,44 @@ struct Subscriber::Impl final : public mqtt::callback {
   std::unique_ptr<Ingest> ingest GUARDED_BY(mutex);
   SubscriberStatus status GUARDED_BY(mutex);
   std::optional<std::string> lost GUARDED_BY(mutex);
-  bool in_callback GUARDED_BY(mutex) = false,
-                   is_holding GUARDED_BY(mutex) = false, stopping GUARDED_BY(mutex) = false;
+  bool in_callback GUARDED_BY(mutex) = false;
+  bool stopping GUARDED_BY(mutex) = false;
+  bool finished GUARDED_BY(mutex) = false;
   bool known;                                     // the own thread's
   std::unique_ptr<mqtt::async_client> abandoned;  // its thread is in a callback for ever
   std::jthread thread;                            // last
 };
 
 Subscriber::Subscriber(const SubscribeConfig& config, std::string broker,
-                       std::unique_ptr<Ingest> ingest, bool known, BatchSink& log,
+                       std::unique_ptr<Ingest> ingest, bool known, Held& held, BatchSink& log,
                        const Clock& clock, Logger& logger)
-    : impl_(std::make_unique<Impl>(config, std::move(broker), std::move(ingest), known, log, clock,
-                                   logger)) {
+    : impl_(std::make_unique<Impl>(config, std::move(broker), std::move(ingest), known, held, log,
+                                   clock, logger)) {
   impl_->set_state("connecting", false);
   Impl* raw = impl_.get();
   impl_->thread = std::jthread([raw](std::stop_token stop) { raw->run(stop); });
 }
 
-Subscriber::~Subscriber() {
+void Subscriber::request_stop(bool program_ends) {
   {
     const MutexLock lock(impl_->mutex);
-    impl_->stopping = true;
+    impl_->stopping = impl_->stopping || program_ends;
   }
   impl_->thread.request_stop();
   impl_->wake.notify_all();
-  impl_->thread.join();
-  // Paho's thread waits in there for ever: it must not lose the ground under its feet.
-  if (impl_->abandoned) [[maybe_unused]]
+}
+
+void Subscriber::wait_stopped() {
+  const MutexLock lock(impl_->mutex);
+  while (!impl_->finished && !impl_->held.yes) impl_->wake.wait_for(impl_->mutex, kHeldLook);
+}
+
+Subscriber::~Subscriber() {
+  request_stop(true);
+  wait_stopped();
+  // Threads that wait in there for ever must not lose the ground under their feet: the program ends
+  // with them.
+  if (impl_->held.yes) [[maybe_unused]]
     const Impl* left = impl_.release();
 }
 

@@ -6,6 +6,7 @@
 // Thread: one of its own, and Paho's; status() from any.
 #pragma once
 
+#include <atomic>
 #include <cstdint>
 #include <memory>
 #include <string>
@@ -27,13 +28,22 @@ struct SubscriberStatus {
 
 class Subscriber {
  public:
-  // `log`, `clock` and `logger` must outlive it. `known`: the broker has had a session of this
-  // client before, so that it misses one is worth saying.
+  // Set for good when the program ends with a reading that cannot be committed: it is never
+  // acknowledged, so the thread of Paho stays where it is, and nobody can talk to Paho any more.
+  struct Held {
+    std::atomic<bool> yes{false};
+  };
+  // `held`, `log`, `clock` and `logger` must outlive it. `known`: the broker has had a session of
+  // this client before, so that it misses one is worth saying.
   Subscriber(const SubscribeConfig& config, std::string broker, std::unique_ptr<Ingest> ingest,
-             bool known, BatchSink& log, const Clock& clock, Logger& logger);
-  // Stops. A reading that cannot be committed now is never acknowledged: then Paho's thread is left
-  // where it is, and the program must end soon.
-  ~Subscriber();
+             bool known, Held& held, BatchSink& log, const Clock& clock, Logger& logger);
+  ~Subscriber();  // stops, as wait_stopped() does
+
+  // Begins to stop, and returns. With `program_ends`, a reading that cannot be committed is held;
+  // else it is tried again until it can.
+  void request_stop(bool program_ends);
+  // Until it has stopped, or some subscription holds a reading. Thread: any.
+  void wait_stopped();
 
   [[nodiscard]] SubscriberStatus status() const;
   // The routes are others from now on. Thread: any.

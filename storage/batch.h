@@ -96,10 +96,12 @@ struct Count {
   std::int64_t n = 1;
 };
 
-// A quarantined reading has been dealt with: tried again with success, or dropped.
+// A quarantined reading has been dealt with: tried again with success, or dropped. It comes before
+// what became of the reading, so that nobody does that twice.
 struct SettleQuarantined {
   Offset offset;
   std::string outcome;
+  bool already = false;  // out: it was before; then nothing behind this op in its batch is done
 };
 
 // A small fact that survives a restart, by name; without a value it is forgotten.

@@ -53,6 +53,11 @@ bool GroupCoordinator::has_members(const std::string& group) const {
                      [&](const auto& m) { return m.first.first == group; });
 }
 
+bool GroupCoordinator::is_read(std::string_view topic) const {
+  return std::any_of(memberships_.begin(), memberships_.end(),
+                     [&](const auto& m) { return m.first.second == topic; });
+}
+
 std::vector<GroupCoordinator::Membership> GroupCoordinator::memberships() const {
   std::vector<Membership> out;
   for (const auto& [key, m] : memberships_) out.push_back(m);

@@ -10,6 +10,7 @@
 #include <map>
 #include <optional>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "base/result.h"
@@ -40,6 +41,7 @@ class GroupCoordinator {
   [[nodiscard]] bool is_active(MemberId id, const std::string& group,
                                const std::string& topic) const;
   [[nodiscard]] bool has_members(const std::string& group) const;
+  [[nodiscard]] bool is_read(std::string_view topic) const;  // by any group
   [[nodiscard]] std::vector<Membership> memberships() const;
 
  private:

@@ -110,19 +110,29 @@ Status Engine::prepare_statements() {
 }
 
 Status Engine::load() {
-  WS_ASSIGN(catalog_, Catalog::load(db_));
-  // Those of deleted topics, too: their records may still be in shared segments.
-  WS_ASSIGN(const std::int64_t most, db_.number("SELECT ifnull(max(tp), 0) FROM _ws_partitions"));
-  Positions positions;
-  positions.next_offset.assign(static_cast<std::size_t>(most) + 1, 0);
+  chains_.clear();
+  positions_ = Positions{};
   // Records of a chain that was dropped whole have left no trace but this.
-  WS_ASSIGN(positions.next_seq,
+  WS_ASSIGN(positions_.next_seq,
             db_.number("SELECT max(ifnull((SELECT max(next_seq) FROM _ws_epochs), 0),"
                        " ifnull((SELECT value FROM _ws_meta WHERE name='next_seq'), 0))"));
-  positions_ = std::move(positions);
-  chains_.clear();
-  WS_ASSIGN(Statement s, db_.prepare("SELECT chain, retention_ms, retention_bytes, segment_rows "
-                                     "FROM _ws_chains ORDER BY chain"));
+  WS_TRY(refresh());
+  WS_ASSIGN(sources_, db_.number("SELECT count(*) FROM _ws_sources"));
+  return {};
+}
+
+// Topics and chains as they are in the database now. What is known of a chain stays: only new ones
+// are read. An error leaves everything as it was.
+Status Engine::refresh() {
+  WS_ASSIGN(Catalog catalog, Catalog::load(db_));
+  // Those of deleted topics, too: their records may still be in shared segments.
+  WS_ASSIGN(const std::int64_t most, db_.number("SELECT ifnull(max(tp), 0) FROM _ws_partitions"));
+  const auto size = std::max(positions_.next_offset.size(), static_cast<std::size_t>(most) + 1);
+  positions_.next_offset.resize(size, 0);
+  std::vector<Chain> found;
+  Statement s;
+  WS_ASSIGN(s, db_.prepare("SELECT chain, retention_ms, retention_bytes, segment_rows "
+                           "FROM _ws_chains ORDER BY chain"));
   for (;;) {
     WS_ASSIGN(const bool row, s.step());
     if (!row) break;
@@ -131,23 +141,44 @@ Status Engine::load() {
     c.retention_ms = s.integer(1);
     c.retention_bytes = s.integer(2);
     c.segment_rows = s.integer(3);
-    SegmentStats stats;
-    WS_TRY(load_chain(c, stats));
-    chains_.push_back(std::move(c));
-    positions_.open.push_back(stats);
+    found.push_back(std::move(c));
   }
-  chain_of_.assign(positions_.next_offset.size(), 0);
-  for (const Topic& t : catalog_.topics()) {
-    const auto it = std::find_if(chains_.begin(), chains_.end(),
-                                 [&](const Chain& c) { return c.id == t.chain; });
-    if (it == chains_.end())
-      return fail(ErrorCode::corrupt, cat("topic ", t.name, " has no chain"));
+  std::vector<SegmentStats> open(found.size());
+  std::vector<Chain*> known(found.size(), nullptr);
+  for (std::size_t i = 0; i < found.size(); ++i) {
+    for (std::size_t k = 0; k < chains_.size(); ++k) {
+      if (chains_[k].id == found[i].id) known[i] = &chains_[k], open[i] = positions_.open[k];
+    }
+    if (known[i] == nullptr) WS_TRY(load_chain(found[i], open[i]));
+    if (known[i] != nullptr && !known[i]->insert.valid()) WS_TRY(prepare_insert(*known[i]));
+  }
+  std::vector<std::size_t> chain_of(size, kNoChain);
+  for (const Topic& t : catalog.topics()) {
+    const auto it =
+        std::find_if(found.begin(), found.end(), [&](const Chain& c) { return c.id == t.chain; });
+    if (it == found.end()) return fail(ErrorCode::corrupt, cat("topic ", t.name, " has no chain"));
     for (const Partition& p : t.partitions) {
-      chain_of_[static_cast<std::size_t>(p.tp.value)] =
-          static_cast<std::size_t>(it - chains_.begin());
+      chain_of[static_cast<std::size_t>(p.tp.value)] = static_cast<std::size_t>(it - found.begin());
     }
   }
-  WS_ASSIGN(sources_, db_.number("SELECT count(*) FROM _ws_sources"));
+  // From here on nothing fails.
+  for (std::size_t i = 0; i < found.size(); ++i) {
+    if (known[i] == nullptr) continue;
+    known[i]->retention_ms = found[i].retention_ms;
+    known[i]->retention_bytes = found[i].retention_bytes;
+    found[i] = std::move(*known[i]);
+  }
+  chains_ = std::move(found);
+  positions_.open = std::move(open);
+  chain_of_ = std::move(chain_of);
+  catalog_ = std::move(catalog);
+  return {};
+}
+
+Status Engine::prepare_insert(Chain& chain) {
+  WS_ASSIGN(chain.insert, db_.prepare(cat("INSERT INTO ", segment_table(chain.id, chain.segment),
+                                          " VALUES(?1,?2,?3,?4,?5,?6,?7,?8,?9,?10,?11)"),
+                                      true));
   return {};
 }
 
@@ -207,10 +238,7 @@ Status Engine::load_chain(Chain& chain, SegmentStats& stats) {
     positions_.next_seq = std::max(positions_.next_seq, scan.integer(2) + 1);
     stats.add(scan.integer(3), scan.integer(4), scan.integer(5));
   }
-  WS_ASSIGN(
-      chain.insert,
-      db_.prepare(cat("INSERT INTO ", table, " VALUES(?1,?2,?3,?4,?5,?6,?7,?8,?9,?10,?11)"), true));
-  return {};
+  return prepare_insert(chain);
 }
 
 Status Engine::start_epoch() {
@@ -261,6 +289,9 @@ Status Engine::commit(std::span<Batch> group) {
     for (Batch& batch : group) {
       for (Op& op : batch.ops) {
         WS_TRY(std::visit([&](auto& o) { return apply(o); }, op));
+        // Somebody else was faster: the rest of the batch is done already.
+        const auto* settle = std::get_if<SettleQuarantined>(&op);
+        if (settle != nullptr && settle->already) break;
       }
     }
     return {};
@@ -289,6 +320,9 @@ Status Engine::apply(Append& op) {
   const auto tp = static_cast<std::size_t>(op.tp.value);
   WS_CHECK(tp < chain_of_.size());
   const std::size_t place = chain_of_[tp];
+  if (place == kNoChain) {
+    return fail(ErrorCode::not_found, "the topic was deleted while this reading was on its way");
+  }
   Chain& chain = chains_[place];
   SegmentStats& stats = positions_.open[place];
   Record& r = op.record;

@@ -64,6 +64,8 @@ class Engine {
   [[nodiscard]] Status settle_wal();
   [[nodiscard]] Status start_epoch();
   [[nodiscard]] Status load();
+  [[nodiscard]] Status refresh();
+  [[nodiscard]] Status prepare_insert(Chain& chain);
   [[nodiscard]] Status load_chain(Chain& chain, SegmentStats& stats);
   [[nodiscard]] Status prepare_statements();
   // Runs `work` between BEGIN IMMEDIATE and COMMIT; rolls back when either fails.
@@ -87,9 +89,11 @@ class Engine {
   [[nodiscard]] Status resolve(const std::shared_ptr<Source>& source);
   [[nodiscard]] Status end_session(std::int64_t session_id);
 
+  [[nodiscard]] Status check_partitions(const TopicSpec& spec) const;
   [[nodiscard]] Status create_topic(const TopicSpec& spec);
   [[nodiscard]] Status alter_topic(const Topic& topic, const TopicSpec& spec,
                                    std::vector<std::string>& warnings);
+  [[nodiscard]] Status fit_retention(ChainId chain);
   [[nodiscard]] Result<ChainId> chain_for(const TopicSpec& spec);
   [[nodiscard]] Status add_partitions(TopicId id, std::int32_t from, std::int32_t to);
 
@@ -120,7 +124,6 @@ class Engine {
   [[nodiscard]] bool over_budget();
   [[nodiscard]] std::int64_t segment_bytes_most() const;
   void keep_ballast();
-
   EngineOptions options_;
   const Clock& clock_;
   Logger& logger_;
@@ -128,21 +131,18 @@ class Engine {
   Identity identity_;
   Catalog catalog_;
   std::vector<Chain> chains_;
-  std::vector<std::size_t> chain_of_;  // by tp: place in chains_
+  static constexpr std::size_t kNoChain = SIZE_MAX;  // of a partition of a deleted topic
+  std::vector<std::size_t> chain_of_;                // by tp: place in chains_
   Positions positions_;
-  bool views_stale_ = true, topic_views_stale_ = true;
-  std::uint64_t inode_ = 0;                   // of the database that was opened
-  bool checkpointed_ = false;                 // to make room, and no commit has succeeded since
-  std::int64_t page_limit_ = INT64_MAX;       // by the budget, or by a disk that was found full
-  bool trusted_ = false;                      // the clock, in the running transaction
-  std::map<TopicId, std::int64_t> learn_at_;  // records of a topic at which its columns are learnt
-  std::int64_t append_ms_ = 0;                // of the running transaction
+  engine_state::Upkeep upkeep_;
+  std::uint64_t inode_ = 0;              // of the database that was opened
+  bool checkpointed_ = false;            // to make room, and no commit has succeeded since
+  std::int64_t page_limit_ = INT64_MAX;  // by the budget, or by a disk that was found full
+  bool trusted_ = false;                 // the clock, in the running transaction
+  std::int64_t append_ms_ = 0;           // of the running transaction
   std::int64_t sources_ = 0;
-  std::int64_t added_sources_ = 0;                                  // of the running transaction
-  std::vector<std::shared_ptr<Source>> resolved_;                   // of the running transaction
-  std::int64_t last_step_ms_ = INT64_MIN / 2;                       // steady
-  std::int64_t views_not_before_ms_ = 0, index_not_before_ms_ = 0;  // steady; after a failure
-  std::int64_t anchor_wall_ms_ = 0, anchor_steady_ms_ = 0, steady_since_ms_ = INT64_MIN;
+  std::int64_t added_sources_ = 0;                 // of the running transaction
+  std::vector<std::shared_ptr<Source>> resolved_;  // of the running transaction
   Statement begin_, commit_, rollback_, find_source_, add_source_, add_qos2_, remove_qos2_,
       commit_offset_, count_;
 };

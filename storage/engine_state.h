@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <map>
 #include <vector>
 
 #include "base/ids.h"
@@ -33,6 +34,15 @@ struct Positions {
   std::int64_t next_seq = 0;
   std::vector<std::int64_t> next_offset;  // by tp
   std::vector<SegmentStats> open;         // by place in chains_
+};
+
+// What maintenance remembers from step to step. Times are steady, but for anchor_wall_ms.
+struct Upkeep {
+  bool views_stale = true, topic_views_stale = true;
+  std::map<TopicId, std::int64_t> learn_at;  // records of a topic at which its columns are learnt
+  std::int64_t last_step_ms = INT64_MIN / 2;
+  std::int64_t views_not_before_ms = 0, index_not_before_ms = 0;  // after a failure
+  std::int64_t anchor_wall_ms = 0, anchor_steady_ms = 0, steady_since_ms = INT64_MIN;
 };
 
 }  // namespace wayside::engine_state

@@ -1,12 +1,18 @@
 // What groups have committed, and the other small things that are said once: settled quarantine,
 // facts.
+#include <algorithm>
+
 #include "base/text.h"
 #include "storage/transaction.h"
 
 namespace wayside {
 
-// By a clock that is not trusted, the commit is of an unknown time.
+// By a clock that is not trusted, the commit is of an unknown time. Offsets are never ahead of the
+// log, and nobody's partition has none.
 Status Engine::apply(CommitOffset& op) {
+  const auto tp = static_cast<std::size_t>(op.tp.value);
+  if (tp >= chain_of_.size() || chain_of_[tp] == kNoChain) return {};
+  op.next = std::min(op.next, next_offset(op.tp));
   commit_offset_.bind_text(1, op.group).bind(2, op.tp.value).bind(3, op.next.value);
   commit_offset_.bind_text(4, op.metadata).bind(5, append_ms_);
   if (trusted_) {
@@ -54,7 +60,9 @@ Status Engine::expire_offsets(bool by_time) {
 Status Engine::apply(SettleQuarantined& op) {
   WS_ASSIGN(Statement s,
             db_.prepare("INSERT OR IGNORE INTO _ws_quarantine_settled VALUES(?1, ?2, ?3)"));
-  return s.bind(1, op.offset.value).bind_text(2, op.outcome).bind(3, append_ms_).run();
+  WS_TRY(s.bind(1, op.offset.value).bind_text(2, op.outcome).bind(3, append_ms_).run());
+  op.already = db_.changes() == 0;
+  return {};
 }
 
 Status Engine::apply(SetFact& op) {

@@ -66,6 +66,7 @@ void Log::submit(Batch batch) {
     stats_.queued_ops += static_cast<std::int64_t>(batch.ops.size());
     stats_.queued_bytes += static_cast<std::int64_t>(bytes);
     queue_.push_back(std::move(batch));
+    ++submitted_;
     wake = wake || stats_.queued_ops >= static_cast<std::int64_t>(policy_.records) ||
            stats_.queued_bytes >= static_cast<std::int64_t>(policy_.bytes);
   }
@@ -89,7 +90,7 @@ std::shared_ptr<const Catalog> Log::catalog() const {
 void Log::change(Work work, Done done) {
   {
     const MutexLock lock(mutex_);
-    changes_.emplace_back(std::move(work), std::move(done));
+    changes_.push_back({std::move(work), std::move(done), submitted_});
   }
   wake_.notify_one();
 }
@@ -106,13 +107,15 @@ void Log::set_policy(const CommitPolicy& policy) {
 }
 
 void Log::run_changes() {
-  std::deque<std::pair<Work, Done>> changes;
-  {
-    const MutexLock lock(mutex_);
-    changes.swap(changes_);
-  }
-  for (const auto& [work, done] : changes) {
-    const Status status = work(*engine_);
+  for (;;) {
+    Change change;
+    {
+      const MutexLock lock(mutex_);
+      if (changes_.empty() || changes_.front().behind > taken_) return;
+      change = std::move(changes_.front());
+      changes_.pop_front();
+    }
+    const Status status = change.work(*engine_);
     auto catalog = std::make_shared<const Catalog>(engine_->catalog());
     {
       const MutexLock lock(mutex_);
@@ -121,7 +124,7 @@ void Log::run_changes() {
     // The views stand before whoever asked looks.
     for (int steps = 0; steps < 4 && maintain(); ++steps) {
     }
-    done(status);
+    change.done(status);
   }
 }
 
@@ -169,6 +172,7 @@ std::vector<Batch> Log::next_group(std::stop_token stop, bool idle_work) {
     bytes += bytes_of(queue_.front());
     group.push_back(std::move(queue_.front()));
     queue_.pop_front();
+    ++taken_;
   }
   stats_.queued_ops -= static_cast<std::int64_t>(ops);
   stats_.queued_bytes -= static_cast<std::int64_t>(bytes);

@@ -33,7 +33,7 @@ struct CommitPolicy {
 struct WriterStats {
   std::int64_t commits = 0, records = 0, failed_commits = 0;
   std::int64_t queued_ops = 0, queued_bytes = 0;
-  std::int64_t committing_ops = 0;  // in the commit that is under way
+  std::int64_t committing_ops = 0;       // in the commit that is under way
   std::int64_t heartbeat_steady_ms = 0;  // of the writer's loop
   bool failing = false;                  // the last commit was one that failed
   std::string last_error;
@@ -102,7 +102,13 @@ class Log final : public BatchSink {
   std::chrono::steady_clock::time_point oldest_ GUARDED_BY(mutex_);
   bool flush_ GUARDED_BY(mutex_) = false;
   CommitPolicy policy_ GUARDED_BY(mutex_);
-  std::deque<std::pair<Work, Done>> changes_ GUARDED_BY(mutex_);
+  struct Change {
+    Work work;
+    Done done;
+    std::uint64_t behind;  // so many batches
+  };
+  std::deque<Change> changes_ GUARDED_BY(mutex_);
+  std::uint64_t submitted_ GUARDED_BY(mutex_) = 0, taken_ GUARDED_BY(mutex_) = 0;  // batches
   std::shared_ptr<const Catalog> catalog_ GUARDED_BY(mutex_);
   WriterStats stats_ GUARDED_BY(mutex_);
 

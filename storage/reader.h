@@ -11,6 +11,7 @@
 #include <span>
 #include <string>
 #include <unordered_map>
+#include <unordered_set>
 #include <vector>
 
 #include "storage/batch.h"
@@ -116,6 +117,9 @@ class LogReader {
   [[nodiscard]] Status scan_open_segment(const Topic& topic);
   [[nodiscard]] Result<std::vector<PartitionMarks>> marks_now(const Topic& topic);
   [[nodiscard]] Result<std::vector<std::string>> cbor_columns(const Topic& topic);
+  [[nodiscard]] Status latest_in(const std::string& table, std::span<const TpId> tps,
+                                 std::int64_t since_ms, std::unordered_set<std::string>& seen,
+                                 std::vector<StoredRecord>& out);
 
   Database db_;
   // Next offsets found by scanning the open segment, and how far it was scanned.

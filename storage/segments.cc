@@ -108,7 +108,7 @@ Status Engine::roll(std::size_t place) {
   chain.insert = std::move(insert);
   stats = SegmentStats{};
   stats.first_seq = positions_.next_seq;
-  views_stale_ = true;
+  upkeep_.views_stale = true;
   return {};
 }
 
@@ -162,8 +162,8 @@ Status Engine::roll_full_segments() {
 // Each step stands alone: one that fails is told, and the others go on. What frees space is first.
 Result<bool> Engine::maintain() {
   const std::int64_t now = clock_.steady_ms();
-  if (now - last_step_ms_ >= kRetentionEveryMs) {
-    last_step_ms_ = now;
+  if (now - upkeep_.last_step_ms >= kRetentionEveryMs) {
+    upkeep_.last_step_ms = now;
     const bool by_time = time_is_steady();
     if (step("retention", apply_retention(by_time))) return true;
     for (std::size_t i = 0; i < chains_.size(); ++i) {
@@ -180,10 +180,11 @@ Result<bool> Engine::maintain() {
     if (step("columns", learn_columns())) return true;
     keep_ballast();
   }
-  if (views_stale_ && now >= views_not_before_ms_ && step("views", refresh_views())) return true;
-  if (now < index_not_before_ms_) return false;
+  if (upkeep_.views_stale && now >= upkeep_.views_not_before_ms && step("views", refresh_views()))
+    return true;
+  if (now < upkeep_.index_not_before_ms) return false;
   auto built = build_one_index();
-  if (!built) index_not_before_ms_ = now + kIndexRetryMs;
+  if (!built) upkeep_.index_not_before_ms = now + kIndexRetryMs;
   return step("index", built);
 }
 
@@ -224,8 +225,8 @@ Status Engine::mark_untrusted(std::size_t place) {
 // says that it is right.
 bool Engine::time_is_steady() {
   const std::int64_t wall = clock_.wall_ms(), steady = clock_.steady_ms();
-  const std::int64_t drift = (wall - anchor_wall_ms_) - (steady - anchor_steady_ms_);
-  const bool first = anchor_wall_ms_ == 0;
+  const std::int64_t drift = (wall - upkeep_.anchor_wall_ms) - (steady - upkeep_.anchor_steady_ms);
+  const bool first = upkeep_.anchor_wall_ms == 0;
   const bool jumped = !first && std::abs(drift) > limits::kClockJumpMs;
   // At the start the newest record is the only witness: a clock far ahead of it may be right (a
   // long time without power) or wrong, so it is watched for a while first.
@@ -238,16 +239,16 @@ bool Engine::time_is_steady() {
       }
     }
     if (newest == INT64_MIN) newest = wall;
-    if (wall - newest > limits::kClockAheadMs) steady_since_ms_ = steady;
+    if (wall - newest > limits::kClockAheadMs) upkeep_.steady_since_ms = steady;
   }
   if (jumped) {
-    steady_since_ms_ = steady;
+    upkeep_.steady_since_ms = steady;
     logger_.warning(cat("the clock jumped by ", drift / 1000, " s; retention by time waits ",
                         limits::kClockJumpHoldMs / 60'000, " minutes"));
   }
-  anchor_wall_ms_ = wall, anchor_steady_ms_ = steady;
-  return clock_.trusted() &&
-         (steady_since_ms_ == INT64_MIN || steady - steady_since_ms_ >= limits::kClockJumpHoldMs);
+  upkeep_.anchor_wall_ms = wall, upkeep_.anchor_steady_ms = steady;
+  return clock_.trusted() && (upkeep_.steady_since_ms == INT64_MIN ||
+                              steady - upkeep_.steady_since_ms >= limits::kClockJumpHoldMs);
 }
 
 // At most one segment per chain and call.
@@ -317,7 +318,7 @@ Status Engine::drop_oldest(std::size_t place, std::string_view why) {
     WS_TRY(db_.exec("DELETE FROM _ws_segments" + where));
     WS_TRY(db_.exec("DELETE FROM _ws_segment_starts" + where));
     // Of 501 segments no view can be made: then the drop goes on without.
-    if (auto view = write_chain_view(db_, chain.id); !view) views_stale_ = true;
+    if (auto view = write_chain_view(db_, chain.id); !view) upkeep_.views_stale = true;
     return db_.exec("DROP TABLE " + segment_table(chain.id, gone));
   }));
   logger_.info(cat("segment ", gone, " of chain ", chain.id.value, " expired (", why, "), ",

@@ -9,38 +9,48 @@ namespace wayside {
 Result<std::vector<StoredRecord>> LogReader::latest(const Topic& topic, std::int64_t since_ms) {
   std::vector<TpId> tps;
   for (const Partition& p : topic.partitions) tps.push_back(p.tp);
-  return in_snapshot([&]() -> Result<std::vector<StoredRecord>> {
-    std::vector<StoredRecord> out;
-    std::unordered_set<std::string> seen;
-    WS_ASSIGN(const auto all, segments(topic.chain, Seq(0)));
-    for (auto g = all.rbegin(); g != all.rend() && g->max_append_ms >= since_ms; ++g) {
-      const std::string table = segment_table(topic.chain, g->segment);
-      WS_ASSIGN(Statement keys,
-                db_.prepare(cat("SELECT seq, key FROM ", table, " WHERE +tp IN (", tp_list(tps),
-                                ") AND append_ms >= ?1 AND key IS NOT NULL ORDER BY seq DESC")));
-      WS_ASSIGN(Statement one,
-                db_.prepare(cat("SELECT seq, tp, \"offset\", ts, append_ms, key, value, headers,"
-                                " attrs, src, crc FROM ",
-                                table, " WHERE seq=?1")));
-      keys.bind(1, since_ms);
-      for (;;) {
-        WS_ASSIGN(const bool row, keys.step());
-        if (!row) break;
-        if (!seen.emplace(keys.bytes(1)).second) continue;
-        WS_ASSIGN(const bool found, one.bind(1, keys.integer(0)).step());
-        if (found) out.push_back(record_of(one));
-        one.reset();
-      }
-    }
-    // Records that a shorter retention has hidden in a shared segment are not there any more.
-    WS_ASSIGN(const auto marks, marks_now(topic));
-    std::erase_if(out, [&](const StoredRecord& r) {
-      return std::any_of(marks.begin(), marks.end(), [&](const PartitionMarks& m) {
-        return m.tp == r.tp && r.offset < m.log_start;
-      });
+  std::vector<StoredRecord> out;
+  std::unordered_set<std::string> seen;
+  WS_ASSIGN(const auto all, segments(topic.chain, Seq(0)));
+  // A snapshot for each: one for all of a long log would hold its WAL. Times need not rise, so each
+  // segment is looked at.
+  for (auto g = all.rbegin(); g != all.rend(); ++g) {
+    if (g->max_append_ms < since_ms) continue;
+    WS_TRY(in_snapshot([&] {
+      return latest_in(segment_table(topic.chain, g->segment), tps, since_ms, seen, out);
+    }));
+  }
+  // Records that a shorter retention has hidden in a shared segment are not there any more.
+  WS_ASSIGN(const auto marks_of, marks(topic));
+  std::erase_if(out, [&](const StoredRecord& r) {
+    return std::any_of(marks_of.begin(), marks_of.end(), [&](const PartitionMarks& m) {
+      return m.tp == r.tp && r.offset < m.log_start;
     });
-    return out;
   });
+  return out;
+}
+
+Status LogReader::latest_in(const std::string& table, std::span<const TpId> tps,
+                            std::int64_t since_ms, std::unordered_set<std::string>& seen,
+                            std::vector<StoredRecord>& out) {
+  WS_ASSIGN(const std::int64_t there,
+            db_.number(cat("SELECT count(*) FROM sqlite_schema WHERE name='", table, "'")));
+  if (there == 0) return {};  // retention has dropped it meanwhile
+  WS_ASSIGN(Statement keys,
+            db_.prepare(cat("SELECT seq, key FROM ", table, " WHERE +tp IN (", tp_list(tps),
+                            ") AND append_ms >= ?1 AND key IS NOT NULL ORDER BY seq DESC")));
+  WS_ASSIGN(Statement one, db_.prepare(cat("SELECT seq, tp, \"offset\", ts, append_ms, key, value,"
+                                           " headers, attrs, src, crc FROM ",
+                                           table, " WHERE seq=?1")));
+  keys.bind(1, since_ms);
+  for (;;) {
+    WS_ASSIGN(const bool row, keys.step());
+    if (!row) return {};
+    if (!seen.emplace(keys.bytes(1)).second) continue;
+    WS_ASSIGN(const bool found, one.bind(1, keys.integer(0)).step());
+    if (found) out.push_back(record_of(one));
+    one.reset();
+  }
 }
 
 Status LogReader::arrivals(std::int64_t since_ms, const std::function<void(const Arrival&)>& each) {

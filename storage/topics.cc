@@ -1,4 +1,4 @@
-// Topics: brought to what the configuration wants. Nothing is ever deleted here.
+// Topics: brought to what is wanted, and deleted.
 #include <algorithm>
 
 #include "base/limits.h"
@@ -19,20 +19,19 @@ bool differs(const Topic& topic, const TopicSpec& spec) {
 
 Result<std::vector<std::string>> Engine::ensure_topics(std::span<const TopicSpec> specs) {
   std::vector<std::string> warnings;
-  bool changed = false;
   const auto change = [&]() -> Status {
     for (const TopicSpec& spec : specs) {
       WS_TRY(check_topic_name(spec.name));
       const Topic* topic = catalog_.find(spec.name);
+      if (topic != nullptr && !differs(*topic, spec)) continue;
+      WS_TRY(check_partitions(spec));
       if (topic == nullptr) {
         WS_TRY(create_topic(spec));
-        WS_TRY(load());  // its chain may be new, and the next topic's
-        changed = true;
-      } else if (differs(*topic, spec)) {
+      } else {
         const Topic copy = *topic;
         WS_TRY(alter_topic(copy, spec, warnings));
-        changed = true;
       }
+      WS_TRY(refresh());  // its chain may be new, and the next topic's
     }
     return {};
   };
@@ -42,24 +41,34 @@ Result<std::vector<std::string>> Engine::ensure_topics(std::span<const TopicSpec
     return topic == nullptr || differs(*topic, spec);
   });
   if (any) {
-    const Status status = transaction(change);
-    if (changed) WS_TRY(load());  // also after a rollback
-    WS_TRY(status);
+    Status status = transaction(change);
+    if (!status) WS_TRY(refresh());  // as it was
+    WS_TRY(std::move(status));
   }
-  views_stale_ = topic_views_stale_ = true;
+  upkeep_.views_stale = upkeep_.topic_views_stale = true;
   return warnings;
 }
 
-Status Engine::create_topic(const TopicSpec& spec) {
-  std::int64_t partitions = spec.partitions;
+// Whether the gateway can have so many topics and partitions.
+Status Engine::check_partitions(const TopicSpec& spec) const {
+  std::int64_t topics = 1, partitions = spec.partitions;
   for (const Topic& t : catalog_.topics()) {
+    if (catalog_.find(spec.name) == &t) continue;
+    ++topics;
     partitions += static_cast<std::int64_t>(t.partitions.size());
   }
-  if (catalog_.topics().size() >= limits::kTopicsMax || partitions > limits::kPartitionsMax) {
-    return fail(ErrorCode::refused,
-                cat("topic ", spec.name, " would be beyond ", limits::kTopicsMax, " topics or ",
-                    limits::kPartitionsMax, " partitions of one gateway"));
+  if (spec.partitions >= 1 && topics <= static_cast<std::int64_t>(limits::kTopicsMax) &&
+      partitions <= limits::kPartitionsMax) {
+    return {};
   }
+  return fail(ErrorCode::refused, cat("topic ", spec.name, " with ", spec.partitions,
+                                      " partitions: a gateway has up to ", limits::kTopicsMax,
+                                      " topics and ", limits::kPartitionsMax,
+                                      " partitions in all, a topic at least one; this would make ",
+                                      topics, " and ", partitions));
+}
+
+Status Engine::create_topic(const TopicSpec& spec) {
   WS_ASSIGN(const ChainId chain, chain_for(spec));
   const std::string uuid = random_uuid();
   const std::string columns = spec.columns ? json_array(*spec.columns) : "";
@@ -134,12 +143,17 @@ Status Engine::alter_topic(const Topic& topic, const TopicSpec& spec,
     s.bind_null(4);
   }
   WS_TRY(s.run());
-  // The chain keeps what its longest topic wants.
+  WS_TRY(db_.exec(cat("UPDATE _ws_chains SET retention_bytes=", retention_bytes,
+                      " WHERE chain=", topic.chain.value)));
+  return fit_retention(topic.chain);
+}
+
+// The chain keeps what its longest topic wants.
+Status Engine::fit_retention(ChainId chain) {
   return db_.exec(
-      cat("UPDATE _ws_chains SET retention_bytes=", retention_bytes,
-          ", retention_ms=(SELECT CASE WHEN"
+      cat("UPDATE _ws_chains SET retention_ms=(SELECT CASE WHEN"
           " min(retention_ms) = -1 THEN -1 ELSE max(retention_ms) END FROM _ws_topics WHERE chain=",
-          topic.chain.value, ") WHERE chain=", topic.chain.value));
+          chain.value, ") WHERE chain=", chain.value));
 }
 
 // The rows of its partitions stay, at the end of their records: what was stored stays counted. Its
@@ -167,13 +181,12 @@ Status Engine::delete_topic(std::string_view name) {
     WS_TRY(db_.exec("DROP VIEW IF EXISTS " + quoted_identifier(topic.name)));
     Count deleted{"deleted.records", live};
     if (live > 0) WS_TRY(apply(deleted));
-    if (alone) WS_TRY(drop_chain(topic.chain));
-    return {};
+    return alone ? drop_chain(topic.chain) : fit_retention(topic.chain);
   };
   Status status = transaction(change);
-  learn_at_.erase(topic.id);
-  views_stale_ = true;
-  WS_TRY(load());  // also after a rollback
+  upkeep_.learn_at.erase(topic.id);
+  upkeep_.views_stale = true;
+  WS_TRY(refresh());  // also after a rollback
   return status;
 }
 

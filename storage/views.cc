@@ -117,7 +117,8 @@ Result<std::vector<std::string>> LogReader::cbor_columns(const Topic& topic) {
   std::string tps;
   for (const Partition& p : topic.partitions) tps += cat(tps.empty() ? "" : ",", p.tp.value);
   WS_ASSIGN(const auto all, segments(topic.chain, Seq(0)));
-  for (auto g = all.rbegin(); g != all.rend() && columns.empty(); ++g) {
+  const std::size_t looked_at = std::min<std::size_t>(all.size(), 2);  // as for JSON
+  for (auto g = all.rbegin(); g != all.rbegin() + static_cast<std::ptrdiff_t>(looked_at); ++g) {
     WS_ASSIGN(Statement s,
               db_.prepare(cat("SELECT value FROM ", segment_table(topic.chain, g->segment),
                               " WHERE +tp IN (", tps, ") AND attrs & ", static_cast<int>(kCbor),
@@ -150,18 +151,18 @@ Status LogReader::show_cbor(const Topic& topic) {
 }
 
 Result<bool> Engine::refresh_views() {
-  views_stale_ = false;
+  upkeep_.views_stale = false;
   const auto status = transaction([&]() -> Status {
     for (const Chain& c : chains_) WS_TRY(write_chain_view(db_, c.id));
     // A topic's view names its chain's, so a roll does not change it.
-    if (!topic_views_stale_) return {};
+    if (!upkeep_.topic_views_stale) return {};
     for (const Topic& t : catalog_.topics()) WS_TRY(write_topic_view(db_, t));
     return {};
   });
-  if (status) topic_views_stale_ = false;
+  if (status) upkeep_.topic_views_stale = false;
   if (!status) {
-    views_stale_ = true;  // tried again with the next round of maintenance, not in a loop
-    views_not_before_ms_ = clock_.steady_ms() + 1000;
+    upkeep_.views_stale = true;  // tried again with the next round of maintenance, not in a loop
+    upkeep_.views_not_before_ms = clock_.steady_ms() + 1000;
     logger_.repeated(LogLevel::warning, "views",
                      cat("the views for sqlite3 could not be renewed: ", status.error().text()));
   }
@@ -179,7 +180,7 @@ Result<bool> Engine::learn_columns() {
       records += next_offset(p.tp).value;
       tps += cat(tps.empty() ? "" : ",", p.tp.value);
     }
-    std::int64_t& at = learn_at_.try_emplace(t.id, 1).first->second;
+    std::int64_t& at = upkeep_.learn_at.try_emplace(t.id, 1).first->second;
     if (records < at) continue;
     at = records * 4;
     const auto chain = std::find_if(chains_.begin(), chains_.end(),

@@ -342,9 +342,10 @@ TEST_F(EngineTest, SessionsExpireByTrustedTimeOnly) {
 
 TEST_F(EngineTest, ConsumerOffsetsKeepTheLatestPerGroupAndPartition) {
   open();
+  append(9);
   must(commit(*engine,
               {CommitOffset{"g", tp(), Offset(5), ""}, CommitOffset{"h", tp(), Offset(1), ""}}));
-  must(commit(*engine, {CommitOffset{"g", tp(), Offset(9), "note"}}));
+  must(commit(*engine, {CommitOffset{"g", tp(), Offset(10), "note"}}));  // never ahead of the log
   EXPECT_EQ(number("SELECT count(*) FROM __consumer_offsets"), 2);
   EXPECT_EQ(number("SELECT committed_offset FROM __consumer_offsets WHERE group_id='g'"), 9);
   EXPECT_EQ(number("SELECT max(\"offset\") FROM __consumer_offsets"), 3);
