@@ -31,6 +31,7 @@ class UniqueFd {
 [[nodiscard]] Error errno_error(std::string_view doing, int error_number);
 [[nodiscard]] Result<std::string> read_file(const std::string& path);
 [[nodiscard]] bool file_exists(const std::string& path);
+[[nodiscard]] bool is_regular_file(const std::string& path);
 // The file's inode number, or 0 when there is none.
 [[nodiscard]] std::uint64_t file_inode(const std::string& path);
 // Bytes of the file, or 0 when there is none.

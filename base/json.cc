@@ -74,6 +74,84 @@ class Builder {
   std::vector<std::string> names_;  // of the member that comes next, per open structure
 };
 
+// Steps over one item of CBOR. The parser goes down into every structure, and into strings of
+// strings, which the specification forbids: so what comes to it is looked through first.
+class CborCheck {
+ public:
+  explicit CborCheck(std::string_view bytes) : bytes_(bytes) {}
+  [[nodiscard]] bool whole() { return item(0) && at_ == bytes_.size(); }
+  [[nodiscard]] std::size_t at() const { return at_; }
+
+ private:
+  static constexpr std::uint64_t kIndefinite = UINT64_MAX;
+
+  // False: there is no such head here. `n` is its argument.
+  bool head(unsigned& major, unsigned& info, std::uint64_t& n) {
+    if (at_ >= bytes_.size()) return false;
+    const auto first = static_cast<unsigned char>(bytes_[at_++]);
+    major = first >> 5;
+    info = first & 31U;
+    n = info;
+    if (info == 31) n = kIndefinite;
+    if (info < 24 || info == 31) return true;
+    if (info > 27) return false;
+    const std::size_t size = std::size_t{1} << (info - 24);
+    if (bytes_.size() - at_ < size) return false;
+    n = 0;
+    for (std::size_t i = 0; i < size; ++i) {
+      n = n << 8 | static_cast<unsigned char>(bytes_[at_++]);
+    }
+    return true;
+  }
+  bool string(unsigned major, unsigned info, std::uint64_t n) {
+    if (info != 31) {
+      if (n > bytes_.size() - at_) return false;
+      at_ += static_cast<std::size_t>(n);
+      return true;
+    }
+    while (!at_break()) {
+      unsigned chunk_major = 0, chunk_info = 0;
+      if (!head(chunk_major, chunk_info, n) || chunk_major != major || chunk_info == 31 ||
+          !string(chunk_major, chunk_info, n)) {
+        return false;
+      }
+    }
+    return true;
+  }
+  bool at_break() {
+    const bool is = at_ < bytes_.size() && bytes_[at_] == '\xFF';
+    if (is) ++at_;
+    return is;
+  }
+  bool item(std::size_t depth) {
+    unsigned major = 0, info = 0;
+    std::uint64_t n = 0;
+    if (depth > limits::kJsonDepthMax || !head(major, info, n)) return false;
+    switch (major) {
+      case 0:
+        return info != 31;
+      case 1:
+        return info != 31 && n <= INT64_MAX;  // beyond, it would come out as another number
+      case 2:
+      case 3:
+        return string(major, info, n);
+      case 4:
+      case 5:
+        for (std::uint64_t i = 0; info == 31 ? !at_break() : i < n; ++i) {
+          if (!item(depth + 1) || (major == 5 && !item(depth + 1))) return false;
+        }
+        return true;
+      case 6:
+        return info != 31 && item(depth + 1);
+      default:
+        return info != 31;
+    }
+  }
+
+  std::string_view bytes_;
+  std::size_t at_ = 0;
+};
+
 Result<Json> build(std::string_view input, json::input_format_t format, std::string_view name) {
   Builder builder;
   if (json::sax_parse(input.begin(), input.end(), &builder, format)) return std::move(builder.root);
@@ -186,9 +264,18 @@ void write_cbor(std::string& out, const Json& tree) {
 }  // namespace
 
 Result<Json> Json::parse(std::string_view text) {
+  // The parser would take it for the end.
+  if (const std::size_t nul = text.find('\0'); nul != std::string_view::npos) {
+    return fail(ErrorCode::invalid_argument, cat("not JSON at byte ", nul + 1));
+  }
   return build(text, json::input_format_t::json, "JSON");
 }
 Result<Json> Json::parse_cbor(std::string_view bytes) {
+  if (CborCheck check(bytes); !check.whole()) {
+    return fail(ErrorCode::invalid_argument,
+                cat("not CBOR (or nested deeper than ", limits::kJsonDepthMax,
+                    " levels, or a number beyond 64 bits) at byte ", check.at()));
+  }
   return build(bytes, json::input_format_t::cbor, "CBOR");
 }
 

@@ -218,6 +218,10 @@ LoadedConfig parse_config(std::string_view text, const std::string& file) {
 }
 
 Result<LoadedConfig> load_config(const std::string& path) {
+  if (file_exists(path) && !is_regular_file(path)) {
+    return fail(ErrorCode::invalid_argument, cat(path, " is no ordinary file"),
+                "a configuration is a file, not a directory, a pipe or a device");
+  }
   auto text = read_file(path);
   if (!text) {
     Error e = std::move(text).error();

@@ -123,6 +123,10 @@ class Walker {
 
 Result<InspectedJson> inspect_json(std::string_view payload, const JsonPointer* key,
                                    const JsonPointer* time) {
+  // The parser would take it for the end.
+  if (const std::size_t nul = payload.find('\0'); nul != std::string_view::npos) {
+    return fail(ErrorCode::invalid_argument, cat("not JSON at byte ", nul + 1));
+  }
   Walker walker(key, time);
   if (!json::sax_parse(payload.begin(), payload.end(), &walker)) {
     return fail(ErrorCode::invalid_argument, cat("not JSON at byte ", walker.error_at));

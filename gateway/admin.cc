@@ -80,12 +80,18 @@ class Request {
                 cat("change [[topic]] in ", plan_.config.file, ", then: wayside reload"));
   }
 
-  void wanted_limits(TopicSpec& spec) const {
+  [[nodiscard]] Status wanted_limits(TopicSpec& spec) const {
     const std::int64_t most = limits::kPartitionsMax + 1;  // and more is refused as that
     spec.partitions = static_cast<std::int32_t>(
         std::clamp<std::int64_t>(json_.number("partitions", spec.partitions), 0, most));
     spec.retention_ms = json_.number("retention_ms", spec.retention_ms);
     spec.retention_bytes = json_.number("retention_bytes", spec.retention_bytes);
+    if ((spec.retention_ms < 60'000 && spec.retention_ms != kForever) ||
+        (spec.retention_bytes < 1 && spec.retention_bytes != kUnbounded)) {
+      return fail(ErrorCode::invalid_argument, "a retention of less than a minute, or of no bytes",
+                  "write a duration from 1m on, or forever; and bytes such as 64MiB");
+    }
+    return {};
   }
 
   Status create_topic() {
@@ -96,7 +102,7 @@ class Request {
       return fail(ErrorCode::refused, cat("there is a topic '", spec.name, "' already"),
                   cat("see it: wayside topics describe ", spec.name));
     }
-    wanted_limits(spec);
+    WS_TRY(wanted_limits(spec));
     change([spec](Engine& engine) -> Status {
       WS_ASSIGN([[maybe_unused]] const auto warnings, engine.ensure_topics({&spec, 1}));
       return {};
@@ -110,7 +116,7 @@ class Request {
     WS_TRY(not_configured(topic->name, "this"));
     TopicSpec spec{topic->name, static_cast<std::int32_t>(topic->partitions.size()),
                    topic->retention_ms, topic->retention_bytes, topic->columns};
-    wanted_limits(spec);
+    WS_TRY(wanted_limits(spec));
     if (spec.partitions < static_cast<std::int32_t>(topic->partitions.size())) {
       return fail(ErrorCode::refused, cat("topic ", topic->name, " has ", topic->partitions.size(),
                                           " partitions and cannot shrink to ", spec.partitions));
@@ -314,7 +320,7 @@ Result<Json> change_log(const std::string& config_path, std::string_view request
   if (!lock) return tl::unexpected<Error>(client.error());
   Logger logger(LogLevel::error);
   const SystemClock clock(plan.config.clock_trust);
-  WS_ASSIGN(auto log, Log::open(engine_options(plan.config), {}, {}, clock, logger));
+  WS_ASSIGN(auto log, Log::open(engine_options(plan.config), {}, plan.topics, clock, logger));
   WS_ASSIGN(const Json parsed, Json::parse(request));
   std::promise<std::string> promise;
   if (!do_admin_request(*log, plan, clock, parsed,

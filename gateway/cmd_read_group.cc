@@ -102,6 +102,7 @@ class GroupReader {
     std::optional<Seq> first;
     std::int64_t unread = 0, lost = 0;
     std::string from;
+    std::map<std::int32_t, std::int64_t> begun;
     for (const PartitionMarks& m : marks) {
       std::int64_t position =
           range.kind == ReadRange::Kind::end ? m.log_end.value : m.log_start.value;
@@ -121,6 +122,7 @@ class GroupReader {
       if (known && position < m.log_start.value) lost += m.log_start.value - position;
       position = std::max(position, m.log_start.value);
       positions_[m.tp] = position;
+      if (!known) begun[m.partition] = position;
       unread += m.log_end.value - position;
       if (m.log_end.value > m.log_start.value && from.size() < 200) {
         from += cat(from.empty() ? "" : ", ", m.partition, ":", position, known ? "" : " (new)");
@@ -130,6 +132,8 @@ class GroupReader {
       if (seq && (!first || *seq < *first)) first = seq;
     }
     next_ = first.value_or(Seq(open_segment));
+    // Where -o let it begin is where the group stands, also if nothing comes before it ends.
+    if (!args_.range.empty()) WS_TRY(commit(begun));
     say(cat("group ", args_.group, " reads ", topic_.name, from.empty() ? "" : " from ", from, "; ",
             unread, " unread", lost > 0 ? cat(", ", lost, " expired before it read them") : ""));
     return {};
@@ -175,11 +179,15 @@ class GroupReader {
   }
 
   Status commit(const std::vector<StoredRecord>& records) {
-    if (records.empty()) return {};
     std::map<std::int32_t, std::int64_t> next;
     for (const StoredRecord& r : records) {
       next[log_.catalog.partition_of(r.tp)] = r.offset.value + 1;
     }
+    return commit(next);
+  }
+
+  Status commit(const std::map<std::int32_t, std::int64_t>& next) {
+    if (next.empty()) return {};
     std::string request = "{\"do\":\"commit\",\"offsets\":[";
     bool first = true;
     for (const auto& [partition, offset] : next) {

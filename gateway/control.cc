@@ -19,6 +19,9 @@
 namespace wayside {
 namespace {
 
+constexpr int kLinesAtATime = 16;
+constexpr std::int64_t kIdleMs = 5000;
+
 std::int64_t now_ms() {
   using namespace std::chrono;
   return duration_cast<milliseconds>(steady_clock::now().time_since_epoch()).count();
@@ -61,6 +64,7 @@ void ControlServer::serve(int ms) {
   std::vector<PeerId> ids;
   take_answers();
   for (const auto& [id, peer] : peers_) {
+    if (peer.out.empty() && peer.in.find('\n') != std::string::npos) ms = 0;
     // Who does not take its answers is not asked for more.
     const int events = peer.out.empty() ? POLLIN : POLLOUT;
     waiting.push_back({peer.fd.get(), static_cast<short>(events), 0});
@@ -74,11 +78,14 @@ void ControlServer::serve(int ms) {
       const auto it = peers_.find(ids[i]);
       if (it == peers_.end() || waiting[i + 2].revents == 0) continue;
       const bool reads = it->second.out.empty();
-      if (!write(it->second) || (reads && !read(ids[i], it->second))) drop(ids[i]);
+      const bool gone = !write(it->second) || (reads && !read(it->second));
+      if (gone && it->second.in.find('\n') != std::string::npos) handle_lines(ids[i]);
+      if (gone) drop(ids[i]);
     }
     if (waiting[0].revents != 0) accept();
     take_answers();
   }
+  for (const PeerId id : ids) handle_lines(id);
   for (const PeerId id : ids) {
     const auto it = peers_.find(id);
     if (it == peers_.end() || it->second.out.empty()) continue;
@@ -90,6 +97,7 @@ void ControlServer::serve(int ms) {
 void ControlServer::accept() {
   UniqueFd fd(::accept4(fd_.get(), nullptr, nullptr, SOCK_CLOEXEC | SOCK_NONBLOCK));
   if (!fd.valid()) return;
+  make_room();
   if (peers_.size() >= limits::kControlPeersMax) {
     const std::string full =
         error_json({ErrorCode::refused,
@@ -100,23 +108,50 @@ void ControlServer::accept() {
         ::send(fd.get(), full.data(), full.size(), MSG_NOSIGNAL | MSG_DONTWAIT);
     return;
   }
-  peers_[next_++].fd = std::move(fd);
+  Peer& peer = peers_[next_++];
+  peer.fd = std::move(fd);
+  peer.asked_ms = now_ms();
 }
 
 // False: the peer is gone, or not to be borne.
-bool ControlServer::read(PeerId id, Peer& peer) {
+bool ControlServer::read(Peer& peer) {
   std::string buffer(1 << 16, '\0');
   const ssize_t n = ::recv(peer.fd.get(), buffer.data(), buffer.size(), MSG_DONTWAIT);
   if (n < 0) return errno == EAGAIN || errno == EINTR;
   if (n == 0) return false;
   peer.in.append(buffer, 0, static_cast<std::size_t>(n));
-  for (;;) {
-    const std::size_t end = peer.in.find('\n');
-    if (end == std::string::npos) return peer.in.size() <= limits::kControlLineBytesMax;
-    const std::string line = peer.in.substr(0, end);
-    peer.in.erase(0, end + 1);
+  peer.asked_ms = now_ms();
+  return peer.in.size() <= limits::kControlLineBytesMax;
+}
+
+// A few at a time, and none before the answers to the last ones are taken.
+void ControlServer::handle_lines(PeerId id) {
+  for (int lines = 0; lines < kLinesAtATime; ++lines) {
+    const auto it = peers_.find(id);
+    if (it == peers_.end() || !it->second.out.empty()) return;
+    const std::size_t end = it->second.in.find('\n');
+    if (end == std::string::npos) return;
+    const std::string line = it->second.in.substr(0, end);
+    it->second.in.erase(0, end + 1);
     handler_.request(id, line);
+    take_answers();
   }
+}
+
+void ControlServer::keep(PeerId peer) {
+  const auto it = peers_.find(peer);
+  if (it != peers_.end()) it->second.kept = true;
+}
+
+// Whoever has asked nothing for longest, and is not kept, goes.
+void ControlServer::make_room() {
+  if (peers_.size() < limits::kControlPeersMax) return;
+  auto oldest = peers_.end();
+  for (auto it = peers_.begin(); it != peers_.end(); ++it) {
+    if (it->second.kept) continue;
+    if (oldest == peers_.end() || it->second.asked_ms < oldest->second.asked_ms) oldest = it;
+  }
+  if (oldest != peers_.end() && now_ms() - oldest->second.asked_ms > kIdleMs) drop(oldest->first);
 }
 
 bool ControlServer::write(Peer& peer) {

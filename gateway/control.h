@@ -38,17 +38,23 @@ class ControlServer {
   // Sends a line to a peer, if it is still there. Thread: any.
   void answer(PeerId peer, std::string line);
   void wake();
+  // The peer may be silent for as long as it likes. Others make room for new ones when it is short.
+  void keep(PeerId peer);
 
  private:
   struct Peer {
     UniqueFd fd;
     std::string in, out;
     std::int64_t stalled_since_ms = 0;  // steady; it does not read
+    std::int64_t asked_ms = 0;          // steady; last
+    bool kept = false;
   };
   ControlServer(std::string path, Handler handler)
       : path_(std::move(path)), handler_(std::move(handler)) {}
   void accept();
-  [[nodiscard]] bool read(PeerId id, Peer& peer);
+  [[nodiscard]] bool read(Peer& peer);
+  void handle_lines(PeerId id);
+  void make_room();
   [[nodiscard]] bool write(Peer& peer);
   void take_answers();
   void drop(PeerId id);

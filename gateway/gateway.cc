@@ -203,7 +203,7 @@ int run_gateway(const std::string& config_path, const SinkWrapper& wrap) {
   service.notify(cat("READY=1\nSTATUS=taking readings on port ", g.mqtt_port()));
   const std::int64_t ready_ms = clock.steady_ms();
   const timespec now{0, 0};
-  bool lasting = false;
+  bool lasting = false, hangup = false;
   for (;;) {
     g.serve(250);
     const std::int64_t steady_ms = clock.steady_ms();
@@ -215,9 +215,13 @@ int run_gateway(const std::string& config_path, const SinkWrapper& wrap) {
     }
     const int signal = ::sigtimedwait(&signals, nullptr, &now);
     if (signal == SIGTERM || signal == SIGINT) break;
-    if (signal != SIGHUP) continue;
+    if (!std::exchange(hangup, false) && signal != SIGHUP) continue;
     service.notify(cat("RELOADING=1\nMONOTONIC_USEC=", steady_ms * 1000));
     g.reload([&](const Result<std::vector<std::string>>& changes) {
+      if (!changes && changes.error().code == ErrorCode::busy) {  // the file may be newer again
+        hangup = true;
+        return;
+      }
       if (!changes) logger.error(cat("not reloaded, nothing changed: ", changes.error().text()));
       if (changes && changes->empty()) logger.info("reloaded: nothing differs");
       if (changes) {

@@ -92,11 +92,11 @@ std::size_t partitions_of(const Catalog& catalog, const std::string& topic) {
 }  // namespace
 
 void Gateway::reload(std::function<void(Result<std::vector<std::string>>)> done) {
-  auto plan = load_plan(plan_.config.file);
-  if (!plan) return done(tl::unexpected<Error>(plan.error()));
   if (reloading_) {
     return done(fail(ErrorCode::busy, "a reload is under way", "try again in a moment"));
   }
+  auto plan = load_plan(plan_.config.file);
+  if (!plan) return done(tl::unexpected<Error>(plan.error()));
   if (auto ok = MqttListener::check_limits(plan->config); !ok) {
     return done(tl::unexpected<Error>(ok.error()));
   }

@@ -103,6 +103,7 @@ void Gateway::on_join(PeerId peer, const Json& request) {
   const auto active = coordinator_.join(
       group, topic->name, {peer, printable(request.text("client")), clock_.wall_ms()});
   if (!active) return control_->answer(peer, error_json(active.error()));
+  control_->keep(peer);
   member_of_[peer] = {group, topic->name, topic->id};
   Batch touch;
   touch.ops.emplace_back(TouchGroup{group});

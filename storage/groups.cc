@@ -42,7 +42,8 @@ Status Engine::expire_offsets(bool by_time) {
   const std::int64_t now = clock_.wall_ms(), old = now - options_.offset_retention_ms;
   // A group as a whole: half of its offsets would let it begin anew in half of its partitions.
   const std::string expired =
-      cat("group_id NOT LIKE 'bridge.%' AND group_id IN (SELECT group_id FROM _ws_consumer_offsets"
+      cat("substr(group_id, 1, 7) <> 'bridge.' AND group_id IN (SELECT group_id FROM "
+          "_ws_consumer_offsets"
           " GROUP BY group_id HAVING max(age_from_ms) < ",
           old, ")");
   WS_ASSIGN(const std::int64_t any,

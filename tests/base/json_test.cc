@@ -19,6 +19,7 @@ TEST(Json, TextComesOutAsItMeans) {
             "{\"a\":[1,-2,1.5,true,null,\"x\\n\xC3\xA9\"],\"b\":{}}");
   EXPECT_EQ(round_trip("18446744073709551615"), "18446744073709551615");
   EXPECT_EQ(round_trip("{\"a\":1"), "not JSON at byte 7");
+  EXPECT_FALSE(Json::parse(std::string_view("{}\0x", 4))) << "a U+0000 is not the end";
 }
 
 TEST(Json, NestingIsBounded) {
@@ -63,9 +64,17 @@ TEST(Json, CborOfTheSpecification) {
                  "Amt\x21\xff"s),
             R"({"Fun":true,"Amt":-2})");
   EXPECT_EQ(text("\x62\xc3\x28"s), R"("\\xc3(")") << "a text that is not UTF-8";
-  for (const auto& bad : {""s, "\x18"s, "\xff"s, "\x01\x01"s, "\x7f\x61"s}) {
+  for (const auto& bad : {""s, "\x18"s, "\xff"s, "\x01\x01"s, "\x7f\x61"s, "\x1c"s, "\x1f"s,
+                          "\xdf\x01"s, "\x7f\x41\x61\xff"s, "\xa1\x01\xff"s}) {
     EXPECT_FALSE(Json::parse_cbor(bad));
   }
+  EXPECT_EQ(text("\x7f\x61\x61\x62\x62\x63\xff"s), R"("abc")") << "a string in chunks";
+  // Strings of strings would take the parser down as deep as there are bytes.
+  EXPECT_FALSE(Json::parse_cbor(std::string(200'000, '\x7f')));
+  EXPECT_FALSE(Json::parse_cbor(std::string(200'000, '\x5f')));
+  EXPECT_FALSE(Json::parse_cbor(std::string(200'000, '\xc1'))) << "tags of tags";
+  EXPECT_EQ(text("\x3b\x7f\xff\xff\xff\xff\xff\xff\xff"s), "-9223372036854775808");
+  EXPECT_FALSE(Json::parse_cbor("\x3b\x80\x00\x00\x00\x00\x00\x00\x00"s)) << "not another number";
 }
 
 TEST(Json, CborComesBack) {

@@ -49,6 +49,19 @@ TEST(DeviceTimeUnit, IsAsTheRouteSays) {
   EXPECT_EQ(ms("1795339391000000", TimeUnit::s), std::nullopt);
 }
 
+TEST(Parts, AByteOrderMarkIsNoPartOfThem) {
+  const std::string text = "\xEF\xBB\xBF[{\"a\":1},[2, 3]]";
+  Route route;
+  route.split = JsonPointer{};
+  const auto parts = take_apart(Json::parse(text).value(), text, route).value();
+  ASSERT_EQ(parts.size(), 2U);
+  EXPECT_EQ(parts[0].value, "{\"a\":1}");
+  EXPECT_EQ(parts[1].value, "[2, 3]");
+  route = {};
+  route.value = JsonPointer{"1", "0"};
+  EXPECT_EQ(take_apart(Json::parse(text).value(), text, route).value().at(0).value, "2");
+}
+
 // Random JSON, written with odd spaces and escapes.
 class Writer {
  public:

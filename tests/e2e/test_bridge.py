@@ -137,6 +137,30 @@ class Bridge(unittest.TestCase):
             self.assertLess(last.get(partition, -1), offset)
             last[partition] = offset
 
+    def test_a_topic_of_a_sealed_batch_is_deleted(self):
+        gateway = self.gateway()
+        self.receiver.kill()
+        gateway.edit('topics = ["raw"]', 'topics = ["raw", "truck_gps"]')
+        gateway.cli("reload", check=0)
+        with Wire(gateway.port) as wire:
+            wire.connect("device")
+            for i, topic in enumerate(("fleet/1/gps", "raw/x", "fleet/2/gps")):
+                wire.send(publish_packet(topic, f'{{"n":{i}}}', 1, i + 1))
+                wire.read()
+        wait_for(lambda: gateway.sql("SELECT rows FROM _ws_sealed") == [(3,)], "it is sealed")
+        gateway.edit('topics = ["raw", "truck_gps"]', 'topics = ["raw"]')
+        gateway.edit('[[topic]]\nname = "truck_gps"\npartitions = 12\n[[route]]\n'
+                     'mqtt = "fleet/{truck}/gps"\ntopic = "truck_gps"\nkey = "{truck}"\n'
+                     'time = "/ts"\n', "")
+        gateway.cli("reload", check=0)
+        gateway.cli("topics", "delete", "truck_gps", "--yes", check=0)
+        gateway.kill()
+        gateway.start()
+        self.receiver.start()
+        self.assertEqual([r["value"] for r in self.arrived(1)], ['{"n":1}'])
+        wait_for(lambda: gateway.sql("SELECT * FROM _ws_sealed") == [], "it is settled")
+        gateway.cli("verify", check=0)
+
 
 if __name__ == "__main__":
     main()

@@ -215,6 +215,47 @@ class Groups(unittest.TestCase):
             gateway.start()
             self.assertEqual(json.loads(gateway.cli("groups", "list", "--json").stdout), [])
 
+    def test_a_follower_sees_partitions_that_are_added(self):
+        with Gateway(commit='linger = "5ms"') as gateway:
+            gateway.edit("partitions = 12", "partitions = 1")
+            gateway.kill()
+            import shutil
+            shutil.rmtree(gateway.data_dir)
+            gateway.start()
+            publish(gateway, range(10))
+            with Reader(gateway, "g", "--follow") as reader:
+                wait_for(lambda: len(reader.records) == 10, "it reads")
+                gateway.edit("partitions = 1", "partitions = 8")
+                gateway.cli("reload", check=0)
+                publish(gateway, range(10, 60))
+                wait_for(lambda: len(reader.records) == 60, "of the new partitions, too")
+                self.assertEqual(sorted(reader.numbers()), list(range(60)))
+
+    def test_a_topic_that_is_read_is_not_deleted(self):
+        with Gateway(commit='linger = "5ms"') as gateway:
+            gateway.cli("topics", "create", "probe", check=0)
+            with Reader(gateway, "g", "--follow") as reader:
+                reader.end(signal.SIGKILL)
+            done = subprocess.Popen([WAYSIDE, "read", "probe", "-c", gateway.config, "--group", "g",
+                                     "--follow"], stderr=subprocess.PIPE, text=True)
+            try:
+                self.assertIn("reads probe", done.stderr.readline())
+                refused = gateway.cli("topics", "delete", "Probe", "--yes", check=1)
+                self.assertIn("is being read", refused.stderr)
+            finally:
+                done.kill()
+                done.wait()
+                done.stderr.close()
+            wait_for(lambda: gateway.cli("topics", "delete", "probe", "--yes").returncode == 0,
+                     "then it can be")
+
+    def test_where_a_group_begins_is_kept(self):
+        with Gateway(commit='linger = "5ms"') as gateway:
+            publish(gateway, range(10))
+            self.assertEqual(self.read(gateway, "-o", "end"), [])
+            publish(gateway, range(10, 15))
+            self.assertEqual(sorted(self.read(gateway, "-o", "end")), list(range(10, 15)))
+
     def test_what_is_refused(self):
         with Gateway() as gateway:
             done = gateway.cli("read", "truck_gps", "--group", "bridge.cloud", check=2)

@@ -189,6 +189,30 @@ class Subscribe(unittest.TestCase):
             wait_for(lambda: len(gateway.values()) >= 3, "the broker has sent them again")
             self.assertEqual({*gateway.values()}, {*readings(3)})
 
+    def test_a_stop_and_a_reload_while_one_of_two_cannot_commit(self):
+        import sqlite3
+        with Broker() as broker:
+            two = subscribe(broker) + subscribe(broker, topic="raw/#").replace('"gw"', '"gw2"')
+            with Gateway(tail=two) as gateway:
+                def both():
+                    return all(s["state"] == "connected" for s in
+                               gateway.status()["gateway"]["subscriptions"])
+                wait_for(both, "both are connected")
+                lock = sqlite3.connect(os.path.join(gateway.data_dir, "wayside.db"),
+                                       isolation_level=None, timeout=30)
+                lock.execute("BEGIN IMMEDIATE")
+                broker.publish(readings(2))
+                wait_for(lambda: gateway.status()["gateway"]["waiting_for_commit"] > 0, "it waits")
+                gateway.edit('filter = "raw/#"', 'filter = "raw/+"')
+                gateway.process.send_signal(signal.SIGHUP)
+                for _ in range(20):  # main answers all the time
+                    self.assertTrue(gateway.status()["running"])
+                self.assertEqual(gateway.stop(timeout=DEADLINE_S), 0)
+                lock.execute("ROLLBACK")
+                lock.close()
+                gateway.start()
+                wait_for(lambda: {*gateway.values()} >= {*readings(2)}, "the broker had kept them")
+
     def test_subscriptions_are_reloaded(self):
         with Broker() as broker, Gateway() as gateway:
             with open(gateway.config, "a", encoding="utf-8") as f:

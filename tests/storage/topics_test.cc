@@ -88,6 +88,58 @@ TEST_F(TopicsTest, AChainOfItsOwnGoesWholeAndSequencesNeverComeBack) {
   EXPECT_GE(all_records(options.path, "a").at(1).seq, Seq(151));
 }
 
+TEST_F(TopicsTest, WhatIsForADeletedTopicGoesNowhere) {
+  open();
+  want({{"a", 1, 7 * kDay, kUnbounded, {}}, {"b", 1, kForever, kUnbounded, {}}});
+  append("a", 1);
+  append("b", 2);
+  const TpId gone = tp("b");
+  must(engine->delete_topic("b"));
+  EXPECT_FALSE(commit(*engine, {reading(gone, "k", "late")})) << "not acknowledged";
+  must(commit(*engine, {CommitOffset{"g", gone, Offset(1), ""}}));
+  EXPECT_EQ(number("SELECT count(*) FROM _ws_consumer_offsets"), 0);
+  EXPECT_EQ(number("SELECT count(*) FROM _ws_segments"), 1);
+  append("a", 1);
+  EXPECT_EQ(all_records(options.path, "a").size(), 2U);
+}
+
+TEST_F(TopicsTest, AChainKeepsWhatItsLongestTopicWantsOfThoseThatAreLeft) {
+  open();
+  want({{"a", 1, 7 * kDay, kUnbounded, {}}, {"b", 1, 7 * kDay, kUnbounded, {}}});
+  want({{"b", 1, kForever, kUnbounded, {}}});
+  EXPECT_EQ(number("SELECT retention_ms FROM _ws_chains"), kForever);
+  must(engine->delete_topic("b"));
+  EXPECT_EQ(number("SELECT retention_ms FROM _ws_chains"), 7 * kDay);
+}
+
+TEST_F(TopicsTest, AReadingIsSettledOnce) {
+  open();
+  want({{"a", 1, kDay, kUnbounded, {}}, {"quarantine", 1, kDay, kUnbounded, {}}});
+  append("quarantine", 1);
+  const auto retry = [&] {
+    Batch batch = batch_of({SettleQuarantined{Offset(0), "retried"}, reading(tp("a"), "k", "v"),
+                            Count{"quarantine.retried", 1}});
+    must(commit(*engine, batch));
+    return std::get<SettleQuarantined>(batch.ops.front()).already;
+  };
+  EXPECT_FALSE(retry());
+  EXPECT_TRUE(retry());
+  EXPECT_EQ(all_records(options.path, "a").size(), 1U);
+  EXPECT_EQ(number("SELECT value FROM _ws_counters"), 1);
+}
+
+TEST_F(TopicsTest, PartitionsAreBounded) {
+  open();
+  want({{"a", 1, kDay, kUnbounded, {}}, {"b", 600, kDay, kUnbounded, {}}});
+  const auto refused = [&](const TopicSpec& spec) {
+    return !engine->ensure_topics(std::vector<TopicSpec>{spec});
+  };
+  EXPECT_TRUE(refused({"a", 401, kDay, kUnbounded, {}})) << "1001 in all";
+  EXPECT_TRUE(refused({"c", 0, kDay, kUnbounded, {}}));
+  EXPECT_TRUE(refused({"c", -5, kDay, kUnbounded, {}}));
+  want({{"a", 400, kDay, kUnbounded, {}}});
+}
+
 TEST_F(TopicsTest, AllTopicsOrNone) {
   open();
   want({{"a", 1, kDay, kUnbounded, {}}});
