@@ -65,6 +65,8 @@ cat >"$dir/wayside.toml" <<EOF
 data_dir = "$dir/data"
 [mqtt]
 listen = "127.0.0.1:0"
+[http]
+listen = "127.0.0.1:0"
 [[topic]]
 name = "truck_gps"
 partitions = 12
@@ -86,7 +88,7 @@ mkdir "$dir/bin"
 cat >"$dir/bin/wayside" <<EOF
 #!/bin/sh
 verb=\$1; shift
-[ "\$verb" != topics ] || { verb="\$verb \$1"; shift; }
+case \$verb in topics|groups|bridge|quarantine) verb="\$verb \$1"; shift ;; esac
 exec $bin \$verb -c $dir/wayside.toml "\$@"
 EOF
 chmod +x "$dir/bin/wayside"
@@ -114,6 +116,14 @@ show wayside query "SELECT key AS truck, max(time) AS at, lat, lon, speed FROM t
 echo "(plain sqlite3 shows the same)"
 show sqlite3 -header -column "$dir/data/wayside.db" "SELECT count(*) AS readings, round(avg(speed),1) AS avg_speed FROM truck_gps"
 
+say "A consumer group reads each record once, and its position is kept"
+wayside read truck_gps --group dashboard -n 250 --json | tail -1
+wayside read truck_gps --group dashboard --json | wc -l
+show wayside groups list
+
+say "Which truck spoke last, and when"
+wayside latest truck_gps | head -4
+
 say "The bridge has forwarded everything"
 await "the bridge drains" unsent_is -eq 0
 show wayside status
@@ -132,6 +142,10 @@ stored=$(sqlite3 "$dir/data/wayside.db" "SELECT count(*) FROM truck_gps")
 forwarded=$(python3 -c "import json,sys; print(sum(len(json.loads(l)['records']) for l in open(sys.argv[1])))" "$dir/upstream.ndjson")
 echo "stored: $stored, forwarded: $forwarded"
 [ "$stored" = "$forwarded" ]
+
+say "Every reading is accounted for, and every record is what was written"
+show wayside ledger
+show wayside verify
 
 if [ $keep = yes ]; then
   say "It is left running (end it with Ctrl-C)"

@@ -4,6 +4,7 @@ terminal."""
 import json
 import os
 import pty
+import sqlite3
 import subprocess
 import time
 import unittest
@@ -250,6 +251,22 @@ class Changes(unittest.TestCase):
             (ledger,) = [json.loads(gateway.cli("ledger", "--json", check=0).stdout)]
             self.assertEqual((ledger["stored"], ledger["quarantined"]), (5, 3))
 
+    def test_status_names_who_holds_the_wal(self):
+        with Gateway(commit='linger = "2ms"') as gateway:
+            publish(gateway, ("raw/x", "first"))
+            reader = sqlite3.connect(gateway.data_dir + "/wayside.db", isolation_level=None)
+            reader.execute("BEGIN")
+            reader.execute("SELECT count(*) FROM raw").fetchall()  # and goes for a coffee
+            for _ in range(4):
+                publish(gateway, *[("raw/x", "x" * 200_000)] * 30)
+            text = gateway.cli("status", check=0).stdout
+            self.assertRegex(text, rf"ALARM .* because \S+ \(pid {os.getpid()}\) holds a snapshot")
+            self.assertGreater(gateway.status()["wal_bytes"], 17 << 20)
+            reader.execute("COMMIT")
+            reader.close()
+            publish(gateway, *[("raw/x", "x" * 200_000)] * 30)
+            wait_for(lambda: "ALARM" not in gateway.cli("status").stdout, "the WAL is small again")
+
     def test_verify_and_ledger_find_what_is_wrong(self):
         with Gateway(commit='linger = "2ms"') as gateway:
             publish(gateway, *[("raw/x", f"v{i}") for i in range(30)])
@@ -257,7 +274,6 @@ class Changes(unittest.TestCase):
             table = gateway.sql("SELECT name FROM sqlite_schema WHERE name LIKE '_ws_seg_%'"
                                 " ORDER BY name")[0][0]
             gateway.sql("SELECT 1")
-            import sqlite3
             db = sqlite3.connect(gateway.data_dir + "/wayside.db", isolation_level=None)
             db.execute(f"UPDATE {table} SET value='forged' WHERE seq=(SELECT min(seq) FROM"
                        f" {table})")
