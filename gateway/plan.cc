@@ -87,7 +87,7 @@ class Planner {
       pointer(r.line, r.time, route.time);
       pointer(r.line, r.value, route.value);
       if (r.split == ".") {
-        route.split = JsonPointer{};
+        route.split.emplace();
       } else {
         pointer(r.line, r.split, route.split);
       }

@@ -52,14 +52,14 @@ TEST(DeviceTimeUnit, IsAsTheRouteSays) {
 TEST(Parts, AByteOrderMarkIsNoPartOfThem) {
   const std::string text = "\xEF\xBB\xBF[{\"a\":1},[2, 3]]";
   Route route;
-  route.split = JsonPointer{};
+  route.split.emplace();
   const auto parts = take_apart(Json::parse(text).value(), text, route).value();
   ASSERT_EQ(parts.size(), 2U);
   EXPECT_EQ(parts[0].value, "{\"a\":1}");
   EXPECT_EQ(parts[1].value, "[2, 3]");
-  route = {};
-  route.value = JsonPointer{"1", "0"};
-  EXPECT_EQ(take_apart(Json::parse(text).value(), text, route).value().at(0).value, "2");
+  Route other;
+  other.value.emplace(JsonPointer{"1", "0"});
+  EXPECT_EQ(take_apart(Json::parse(text).value(), text, other).value().at(0).value, "2");
 }
 
 // Random JSON, written with odd spaces and escapes.
@@ -135,7 +135,7 @@ TEST(Parts, WhatIsCutOutMeansWhatTheTreeSays) {
       const Json* here = tree.at(at);
       if (here == nullptr) continue;  // shadowed by a later member of the same name
       Route route;
-      route.value = at;
+      route.value.emplace(at);
       const auto parts = take_apart(tree, text, route).value();
       ASSERT_EQ(parts.size(), 1U);
       ASSERT_EQ(Json::parse(parts[0].value).value().dump(), here->dump()) << text;
@@ -144,7 +144,7 @@ TEST(Parts, WhatIsCutOutMeansWhatTheTreeSays) {
       const auto* array = std::get_if<Json::Array>(&here->value);
       if (array == nullptr || array->empty()) continue;
       route.value.reset();
-      route.split = at;
+      route.split.emplace(at);
       const auto elements = take_apart(tree, text, route).value();
       ASSERT_EQ(elements.size(), array->size());
       for (std::size_t i = 0; i < elements.size(); ++i) {
