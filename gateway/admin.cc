@@ -65,6 +65,12 @@ class Request {
       answer(status ? "{\"ok\":true}" : error_json(status.error()));
     });
   }
+  void ensure(const TopicSpec& spec) {
+    change([spec](Engine& engine) -> Status {
+      WS_ASSIGN([[maybe_unused]] const auto warnings, engine.ensure_topics({&spec, 1}));
+      return {};
+    });
+  }
   [[nodiscard]] bool configured(const std::string& topic) const {
     return Catalog::of(plan_.topics).find(topic) != nullptr;  // names are compared as there
   }
@@ -103,10 +109,7 @@ class Request {
                   cat("see it: wayside topics describe ", spec.name));
     }
     WS_TRY(wanted_limits(spec));
-    change([spec](Engine& engine) -> Status {
-      WS_ASSIGN([[maybe_unused]] const auto warnings, engine.ensure_topics({&spec, 1}));
-      return {};
-    });
+    ensure(spec);
     return {};
   }
 
@@ -126,10 +129,7 @@ class Request {
           ErrorCode::refused,
           "a bound in bytes can only be given to a topic, or taken away, when it is created");
     }
-    change([spec](Engine& engine) -> Status {
-      WS_ASSIGN([[maybe_unused]] const auto warnings, engine.ensure_topics({&spec, 1}));
-      return {};
-    });
+    ensure(spec);
     return {};
   }
 

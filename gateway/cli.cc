@@ -37,6 +37,10 @@ int report(const Error& error) {
   return exit_code(error);
 }
 
+int exit_of(const Status& status) {
+  return status ? kExitOk : report(status.error());
+}
+
 void Table::print() const {
   std::vector<std::size_t> width(rows_.front().size(), 0);
   std::vector<bool> right(width.size(), rows_.size() > 1);

@@ -26,6 +26,8 @@ enum ExitCode : int {
 [[nodiscard]] int exit_code(const Error& error);
 // Prints "wayside: what" and the hint on stderr; returns the exit code.
 int report(const Error& error);
+// Of a verb that is done, or has failed with an error that is reported.
+int exit_of(const Status& status);
 
 enum class Format { table, json, csv, raw };
 

@@ -109,13 +109,11 @@ Status pause_or_resume(const BridgeArgs& args, bool pause) {
 }  // namespace
 
 int cmd_bridge_status(const BridgeArgs& args) {
-  const Status s = status(args);
-  return s ? kExitOk : report(s.error());
+  return exit_of(status(args));
 }
 
 int cmd_bridge_pause(const BridgeArgs& args, bool pause) {
-  const Status s = pause_or_resume(args, pause);
-  return s ? kExitOk : report(s.error());
+  return exit_of(pause_or_resume(args, pause));
 }
 
 int cmd_reload(const std::string& config) {

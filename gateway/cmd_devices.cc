@@ -161,8 +161,7 @@ Status devices(const DevicesArgs& args) {
 }  // namespace
 
 int cmd_devices(const DevicesArgs& args) {
-  const Status s = devices(args);
-  return s ? kExitOk : report(s.error());
+  return exit_of(devices(args));
 }
 
 }  // namespace wayside

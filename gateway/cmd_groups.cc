@@ -222,10 +222,6 @@ Status remove(const GroupsArgs& args) {
   return {};
 }
 
-int exit_of(const Status& status) {
-  return status ? kExitOk : report(status.error());
-}
-
 }  // namespace
 
 int cmd_groups_list(const GroupsArgs& args) {

@@ -46,8 +46,7 @@ Status latest(const LatestArgs& args) {
 }  // namespace
 
 int cmd_latest(const LatestArgs& args) {
-  const Status s = latest(args);
-  return s ? kExitOk : report(s.error());
+  return exit_of(latest(args));
 }
 
 }  // namespace wayside

@@ -183,10 +183,6 @@ Status export_all(const QuarantineArgs& args) {
   });
 }
 
-int exit_of(const Status& status) {
-  return status ? kExitOk : report(status.error());
-}
-
 }  // namespace
 
 int cmd_quarantine_list(const QuarantineArgs& args) {

@@ -67,8 +67,7 @@ Status simulate(const SimulateArgs& args, std::uint32_t seed) {
 int cmd_simulate(const SimulateArgs& args) {
   const std::uint32_t seed =
       args.seed >= 0 ? static_cast<std::uint32_t>(args.seed) : std::random_device{}();
-  const Status s = simulate(args, seed);
-  return s ? kExitOk : report(s.error());
+  return exit_of(simulate(args, seed));
 }
 
 }  // namespace wayside

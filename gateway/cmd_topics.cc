@@ -170,28 +170,23 @@ Status describe(const TopicsArgs& args) {
 }  // namespace
 
 int cmd_topics_list(const TopicsArgs& args) {
-  const Status s = list(args);
-  return s ? kExitOk : report(s.error());
+  return exit_of(list(args));
 }
 
 int cmd_topics_create(const TopicsArgs& args) {
-  const Status s = change(args, "create");
-  return s ? kExitOk : report(s.error());
+  return exit_of(change(args, "create"));
 }
 
 int cmd_topics_alter(const TopicsArgs& args) {
-  const Status s = change(args, "alter");
-  return s ? kExitOk : report(s.error());
+  return exit_of(change(args, "alter"));
 }
 
 int cmd_topics_delete(const TopicsArgs& args) {
-  const Status s = remove(args);
-  return s ? kExitOk : report(s.error());
+  return exit_of(remove(args));
 }
 
 int cmd_topics_describe(const TopicsArgs& args) {
-  const Status s = describe(args);
-  return s ? kExitOk : report(s.error());
+  return exit_of(describe(args));
 }
 
 }  // namespace wayside
