@@ -19,6 +19,21 @@ struct PahoPublisher::Impl {
   }
 
   [[nodiscard]] auto timeout() const { return std::chrono::milliseconds(options.timeout_ms); }
+  // Reason codes of MQTT 5 (section 2.4) and return codes of 3.1.1 for which Paho has no words.
+  [[nodiscard]] static tl::unexpected<Error> failed(std::string_view doing,
+                                                    const std::exception& e) {
+    const auto* paho = dynamic_cast<const mqtt::exception*>(&e);
+    const int code = paho == nullptr ? 0 : paho->get_return_code();
+    if (code == 136 || code == 3) {
+      return fail(ErrorCode::unavailable, cat(doing, ": the gateway cannot write its log now"),
+                  "'wayside status' says why: is the disk full?");
+    }
+    if (code == 137) {
+      return fail(ErrorCode::unavailable, cat(doing, ": the gateway is busy"),
+                  "mqtt.max_connections may be reached; try again");
+    }
+    return failed(doing, std::string(e.what()));
+  }
   [[nodiscard]] static tl::unexpected<Error> failed(std::string_view doing,
                                                     const std::string& why) {
     return fail(ErrorCode::unavailable, cat(doing, ": ", why),
@@ -68,7 +83,7 @@ Result<std::unique_ptr<PahoPublisher>> PahoPublisher::begin(const PublisherOptio
     impl->connecting = impl->client.connect(options);
     return std::unique_ptr<PahoPublisher>(new PahoPublisher(std::move(impl)));
   } catch (const std::exception& e) {
-    return Impl::failed(cat("connecting to ", o.host, ":", o.port), e.what());
+    return Impl::failed(cat("connecting to ", o.host, ":", o.port), e);
   }
 }
 
@@ -78,7 +93,7 @@ Status PahoPublisher::wait_connected() {
     if (impl_->connecting->wait_for(impl_->timeout())) return {};
     return Impl::failed(doing, "no answer");
   } catch (const std::exception& e) {
-    return Impl::failed(doing, e.what());
+    return Impl::failed(doing, e);
   }
 }
 
@@ -91,7 +106,7 @@ Status PahoPublisher::publish(const std::string& topic, const std::string& paylo
         impl_->client.publish(topic, payload.data(), payload.size(), qos, false));
     return {};
   } catch (const std::exception& e) {
-    return Impl::failed("publishing", e.what());
+    return Impl::failed("publishing", e);
   }
 }
 
@@ -100,7 +115,7 @@ Result<std::int64_t> PahoPublisher::drain() {
     while (!impl_->waiting.empty()) WS_TRY(impl_->wait_oldest());
     return impl_->acknowledged;
   } catch (const std::exception& e) {
-    return Impl::failed("publishing", e.what());
+    return Impl::failed("publishing", e);
   }
 }
 

@@ -251,6 +251,17 @@ class Changes(unittest.TestCase):
             (ledger,) = [json.loads(gateway.cli("ledger", "--json", check=0).stdout)]
             self.assertEqual((ledger["stored"], ledger["quarantined"]), (5, 3))
 
+    def test_publish_says_that_the_log_cannot_be_written(self):
+        with Gateway() as gateway:
+            path = gateway.data_dir + "/wayside.db"
+            os.rename(path, path + ".away")
+            for version in ((), ("--v311",)):
+                done = gateway.cli("publish", "-t", "raw/x", "-m", "y", "-p", str(gateway.port),
+                                   *version, check=5)
+                self.assertIn("cannot write its log now", done.stderr)
+            os.rename(path + ".away", path)
+            self.assertRegex(gateway.cli("status", check=0).stdout, "ALARM .* removed or replaced")
+
     def test_status_names_who_holds_the_wal(self):
         with Gateway(commit='linger = "2ms"') as gateway:
             publish(gateway, ("raw/x", "first"))
