@@ -78,8 +78,9 @@ class Service(unittest.TestCase):
 
     def wait_active(self):
         """Until it is active again, in another process; returns how often it was restarted."""
-        wait_for(lambda: self.show("ActiveState") == "active" and self.show("MainPID") != self.pid,
-                 "the service is active again")
+        # First another process, then that it is active: both are asked one after the other.
+        wait_for(lambda: self.show("MainPID") not in (self.pid, "0") and
+                 self.show("ActiveState") == "active", "the service is active again")
         self.pid = self.show("MainPID")
         return int(self.show("NRestarts"))
 
