@@ -33,6 +33,13 @@ class Site:
                     f'exec {os.path.abspath(WAYSIDE)} "${{@:1:n}}" -c {self.gateway.config}'
                     ' "${@:n+1}"\n')
         os.chmod(os.path.join(self.bin, "wayside"), 0o755)
+        try:
+            self.fill()
+        except BaseException:  # nobody else will end what was started
+            self.close()
+            raise
+
+    def fill(self):
         self.gateway.cli("simulate", "--trucks", "5", "--count", "12", "--rate", "0", "--seed", "7",
                          check=0)
         with Wire(self.gateway.port) as wire:
