@@ -170,6 +170,41 @@ class Subscribe(unittest.TestCase):
                     broker, f'user = "site"\npassword_file = "{secret}"')) as gateway:
                 wait_for(lambda: connected(gateway), "it is connected")
 
+    def test_tls_with_a_certificate_of_its_own(self):
+        """The broker is believed by ca_file only, and asks for a certificate of ours."""
+        with Broker() as broker:
+            broker.stop()
+            where = broker.directory
+
+            def openssl(*args):
+                subprocess.run(["openssl", *args], cwd=where, check=True, capture_output=True)
+            openssl("req", "-x509", "-newkey", "rsa:2048", "-nodes", "-keyout", "ca.key", "-out",
+                    "ca.pem", "-subj", "/CN=test ca", "-days", "2")
+            for name in ("broker", "gateway"):
+                openssl("req", "-newkey", "rsa:2048", "-nodes", "-keyout", f"{name}.key", "-out",
+                        f"{name}.csr", "-subj", "/CN=127.0.0.1", "-addext",
+                        "subjectAltName=IP:127.0.0.1")
+                openssl("x509", "-req", "-in", f"{name}.csr", "-CA", "ca.pem", "-CAkey", "ca.key",
+                        "-CAcreateserial", "-out", f"{name}.pem", "-days", "2", "-copy_extensions",
+                        "copy")
+            for name in os.listdir(where):
+                os.chmod(os.path.join(where, name), 0o644)
+            broker.write(f"allow_anonymous true\ncafile {where}/ca.pem\ncertfile "
+                         f"{where}/broker.pem\nkeyfile {where}/broker.key\n"
+                         "require_certificate true")
+            broker.start()
+            secure = subscribe(broker).replace("mqtt://", "mqtts://")
+            ours = (f'cert_file = "{where}/gateway.pem"\nkey_file = "{where}/gateway.key"\n'
+                    f'ca_file = "{where}/ca.pem"\n')
+            with Gateway(tail=secure + ours) as gateway:
+                wait_for(lambda: connected(gateway), "it is connected")
+                self.assertEqual(state(gateway)["sessions_lost"], 0)
+                # By the system's authorities this broker is nobody.
+                gateway.edit(f'ca_file = "{where}/ca.pem"\n', "")
+                gateway.cli("reload", check=0)
+                wait_for(lambda: "connect" in state(gateway)["state"] and not connected(gateway) and
+                         state(gateway)["state"] != "connecting", "it is refused")
+
     def test_acknowledged_to_the_broker_only_after_the_commit(self):
         """While the log cannot be written the broker keeps the reading; and kill -9 then loses
         nothing."""
