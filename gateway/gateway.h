@@ -104,7 +104,7 @@ class Gateway {
   std::unique_ptr<MqttListener> listener_;  // outlives the log, whose batches may call it back
   std::unique_ptr<Log> log_;
   std::unique_ptr<BatchSink> wrapped_;
-  Subscriber::Held held_;
+  const std::shared_ptr<Subscriber::Held> held_ = std::make_shared<Subscriber::Held>();
   std::vector<RunningSubscriber> subscribers_;
   std::vector<RunningBridge> bridges_;
   // What a reload has taken out of these; the reaper waits for it, so that main need not.

@@ -27,11 +27,11 @@ constexpr auto kHeldLook = milliseconds(100);
 }  // namespace
 
 struct Subscriber::Impl final : public mqtt::callback {
-  Impl(const SubscribeConfig& c, std::string to, std::unique_ptr<Ingest> i, bool k, Held& h,
-       BatchSink& l, const Clock& the_clock, Logger& the_logger)
+  Impl(const SubscribeConfig& c, std::string to, std::unique_ptr<Ingest> i, bool k,
+       std::shared_ptr<Held> h, BatchSink& l, const Clock& the_clock, Logger& the_logger)
       : config(c),
         broker(std::move(to)),
-        held(h),
+        held(std::move(h)),
         log(l),
         clock(the_clock),
         logger(the_logger),
@@ -80,12 +80,12 @@ struct Subscriber::Impl final : public mqtt::callback {
       const std::string why = connected(*client, stop);
       // While a callback runs, every call of Paho waits for it.
       wait_until_idle();
-      if (held.yes) {
+      if (held->yes) {
         abandoned = std::move(client);
         return why;
       }
       if (client->is_connected()) client->disconnect()->wait_for(kAnswerWithin);
-      if (held.yes) abandoned = std::move(client);
+      if (held->yes) abandoned = std::move(client);
       return why;
     } catch (const mqtt::exception& e) {
       return reason(e);
@@ -207,7 +207,7 @@ struct Subscriber::Impl final : public mqtt::callback {
       wake.wait_for(mutex, kCommitPause);
       if (!stopping) continue;
       // Not stored, so never acknowledged: the broker sends it again, to the next run.
-      held.yes = true;
+      held->yes = true;
       wake.notify_all();
       for (;;) wake.wait(mutex);
     }
@@ -254,12 +254,12 @@ struct Subscriber::Impl final : public mqtt::callback {
   // Until no callback runs, or one holds for good: perhaps another subscription's.
   void wait_until_idle() {
     MutexLock lock(mutex);
-    while (in_callback && !held.yes) wake.wait_for(mutex, kHeldLook);
+    while (in_callback && !held->yes) wake.wait_for(mutex, kHeldLook);
   }
 
   const SubscribeConfig config;
   const std::string broker;
-  Held& held;
+  const std::shared_ptr<Held> held;
   BatchSink& log;
   const Clock& clock;
   Logger& logger;
@@ -277,10 +277,10 @@ struct Subscriber::Impl final : public mqtt::callback {
 };
 
 Subscriber::Subscriber(const SubscribeConfig& config, std::string broker,
-                       std::unique_ptr<Ingest> ingest, bool known, Held& held, BatchSink& log,
-                       const Clock& clock, Logger& logger)
-    : impl_(std::make_unique<Impl>(config, std::move(broker), std::move(ingest), known, held, log,
-                                   clock, logger)) {
+                       std::unique_ptr<Ingest> ingest, bool known, std::shared_ptr<Held> held,
+                       BatchSink& log, const Clock& clock, Logger& logger)
+    : impl_(std::make_unique<Impl>(config, std::move(broker), std::move(ingest), known,
+                                   std::move(held), log, clock, logger)) {
   impl_->set_state("connecting", false);
   Impl* raw = impl_.get();
   impl_->thread = std::jthread([raw](std::stop_token stop) { raw->run(stop); });
@@ -297,7 +297,7 @@ void Subscriber::request_stop(bool program_ends) {
 
 void Subscriber::wait_stopped() {
   const MutexLock lock(impl_->mutex);
-  while (!impl_->finished && !impl_->held.yes) impl_->wake.wait_for(impl_->mutex, kHeldLook);
+  while (!impl_->finished && !impl_->held->yes) impl_->wake.wait_for(impl_->mutex, kHeldLook);
 }
 
 Subscriber::~Subscriber() {
@@ -305,7 +305,7 @@ Subscriber::~Subscriber() {
   wait_stopped();
   // Threads that wait in there for ever must not lose the ground under their feet: the program ends
   // with them.
-  if (impl_->held.yes) [[maybe_unused]]
+  if (impl_->held->yes) [[maybe_unused]]
     const Impl* left = impl_.release();
 }
 

@@ -30,13 +30,15 @@ class Subscriber {
  public:
   // Set for good when the program ends with a reading that cannot be committed: it is never
   // acknowledged, so the thread of Paho stays where it is, and nobody can talk to Paho any more.
+  // Shared by all subscriptions; threads that are left behind look at it for as long as they are.
   struct Held {
     std::atomic<bool> yes{false};
   };
-  // `held`, `log`, `clock` and `logger` must outlive it. `known`: the broker has had a session of
-  // this client before, so that it misses one is worth saying.
+  // `log`, `clock` and `logger` must outlive it. `known`: the broker has had a session of this
+  // client before, so that it misses one is worth saying.
   Subscriber(const SubscribeConfig& config, std::string broker, std::unique_ptr<Ingest> ingest,
-             bool known, Held& held, BatchSink& log, const Clock& clock, Logger& logger);
+             bool known, std::shared_ptr<Held> held, BatchSink& log, const Clock& clock,
+             Logger& logger);
   ~Subscriber();  // stops, as wait_stopped() does
 
   // Begins to stop, and returns. With `program_ends`, a reading that cannot be committed is held;
