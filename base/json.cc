@@ -83,16 +83,13 @@ class CborCheck {
   [[nodiscard]] std::size_t at() const { return at_; }
 
  private:
-  static constexpr std::uint64_t kIndefinite = UINT64_MAX;
-
-  // False: there is no such head here. `n` is its argument.
+  // False: there is no such head here. `n` is its argument; with info 31 there is none.
   bool head(unsigned& major, unsigned& info, std::uint64_t& n) {
     if (at_ >= bytes_.size()) return false;
     const auto first = static_cast<unsigned char>(bytes_[at_++]);
     major = first >> 5;
     info = first & 31U;
     n = info;
-    if (info == 31) n = kIndefinite;
     if (info < 24 || info == 31) return true;
     if (info > 27) return false;
     const std::size_t size = std::size_t{1} << (info - 24);

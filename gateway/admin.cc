@@ -47,17 +47,13 @@ class Request {
   }
 
  private:
-  // The answer to a commit that is under way.
-  [[nodiscard]] std::function<void(Batch&, const Status&)> done(std::string ok) const {
-    return [answer = answer_, ok = std::move(ok)](Batch&, const Status& status) {
-      answer(status ? ok : error_json(status.error()));
-    };
-  }
-  void commit(std::vector<Op> ops, std::string ok = "{\"ok\":true}") {
+  void commit(std::vector<Op> ops) {
     Batch batch;
     batch.ops = std::move(ops);
     batch.flush_now = true;
-    batch.done = done(std::move(ok));
+    batch.done = [answer = answer_](Batch&, const Status& status) {
+      answer(status ? "{\"ok\":true}" : error_json(status.error()));
+    };
     log_.submit(std::move(batch));
   }
   void change(Log::Work work) {
@@ -237,8 +233,9 @@ class Request {
       next = page->next;
       if (page->at_end) break;
     }
-    for (const std::int64_t offset : offsets)
+    for (const std::int64_t offset : offsets) {
       settling->done(offset, "gone: it is not there any more");
+    }
     return {};
   }
 
@@ -327,10 +324,7 @@ Result<Json> change_log(const std::string& config_path, std::string_view request
                         [&](std::string text) { promise.set_value(std::move(text)); })) {
     return tl::unexpected<Error>(client.error());
   }
-  WS_ASSIGN(Json answer, Json::parse(promise.get_future().get()));
-  if (answer.find("error") == nullptr) return answer;
-  return fail(static_cast<ErrorCode>(answer.number("code")), answer.text("error"),
-              answer.text("hint"));
+  return parse_answer(promise.get_future().get());
 }
 
 std::string pause_fact(const std::string& bridge) {

@@ -93,13 +93,12 @@ class Verifier {
       from = page->next;
       if (page->at_end) break;
     }
-    return bounds(chain, tps, next);
+    return bounds(chain, next);
   }
 
   // The oldest record is not younger than the log start, the newest is the one before log end; and
   // closed segments hold the rows they say.
-  Status bounds(ChainId chain, const std::vector<TpId>& tps,
-                const std::map<TpId, std::int64_t>& next) {
+  Status bounds(ChainId chain, const std::map<TpId, std::int64_t>& next) {
     for (const Topic& t : log_.catalog.topics()) {
       if (t.chain != chain) continue;
       WS_ASSIGN(const auto counted, log_.reader.count_rows(t));
@@ -115,7 +114,6 @@ class Verifier {
         }
       }
     }
-    (void)tps;
     WS_ASSIGN(Statement s, log_.reader.database().prepare(
                                "SELECT segment, rows FROM _ws_segments WHERE chain=?1 AND last_seq"
                                " IS NOT NULL"));

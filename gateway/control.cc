@@ -275,6 +275,10 @@ Result<std::string> ControlClient::line(std::int64_t timeout_ms) {
 Result<Json> ControlClient::ask(std::string_view request, std::int64_t timeout_ms) {
   WS_TRY(send(request));
   WS_ASSIGN(const std::string text, line(timeout_ms));
+  return parse_answer(text);
+}
+
+Result<Json> parse_answer(std::string_view text) {
   WS_ASSIGN(Json answer, Json::parse(text));
   if (answer.find("error") == nullptr) return answer;
   return fail(static_cast<ErrorCode>(answer.number("code")), answer.text("error"),

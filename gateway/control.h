@@ -86,6 +86,8 @@ class ControlClient {
 [[nodiscard]] std::string control_path(const std::string& data_dir);
 // The answer to one request; `unavailable` when no gateway runs on this data_dir.
 [[nodiscard]] Result<Json> ask_gateway(const std::string& data_dir, std::string_view request);
+// What came as an answer: an error when it is one.
+[[nodiscard]] Result<Json> parse_answer(std::string_view text);
 // Errors as they travel: {"error":"what","hint":"…","code":n}.
 [[nodiscard]] std::string error_json(const Error& error);
 

@@ -1,5 +1,5 @@
-// Applying a changed configuration file to the running gateway: all of it or nothing. What it
-// needs is made first; then topics change on the writer, in one transaction; then everything else
+// Applying a changed configuration file to the running gateway: all of it or nothing. It is
+// checked whole first; then topics change on the writer, in one transaction; then everything else
 // is swapped. No connection is dropped, and no reading waits for more than that.
 #include <algorithm>
 #include <set>

@@ -227,11 +227,19 @@ template <class T>
 std::optional<T> Gateway::ask_main(std::function<T()> work) {
   auto promise = std::make_shared<std::promise<T>>();
   auto result = promise->get_future();
-  post([promise, work = std::move(work)] {
-    if (promise.use_count() > 1) promise->set_value(work());  // else whoever asked has gone
-  });
-  const bool answered = result.wait_for(kHttpWithin) == std::future_status::ready;
-  return answered ? std::optional<T>(result.get()) : std::nullopt;
+  const auto waiting = std::make_shared<bool>(true);
+  // The task alone holds the promise: when it is thrown away (the gateway stops), that is known
+  // here.
+  post(
+      [promise = std::move(promise), asked = std::weak_ptr<bool>(waiting), work = std::move(work)] {
+        if (asked.lock()) promise->set_value(work());  // else whoever asked has gone
+      });
+  if (result.wait_for(kHttpWithin) != std::future_status::ready) return std::nullopt;
+  try {
+    return result.get();
+  } catch (const std::future_error&) {
+    return std::nullopt;
+  }
 }
 
 // All state is main's, so main is asked, and one that does not answer is not well. What takes long

@@ -2,7 +2,6 @@
 
 #include <algorithm>
 #include <chrono>
-#include <future>
 
 #include "base/limits.h"
 #include "base/text.h"
@@ -93,12 +92,6 @@ void Log::change(Work work, Done done) {
     changes_.push_back({std::move(work), std::move(done), submitted_});
   }
   wake_.notify_one();
-}
-
-Status Log::change(Work work) {
-  std::promise<Status> promise;
-  change(std::move(work), [&](const Status& status) { promise.set_value(status); });
-  return promise.get_future().get();
 }
 
 void Log::set_policy(const CommitPolicy& policy) {

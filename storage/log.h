@@ -67,8 +67,6 @@ class Log final : public BatchSink {
   using Work = std::function<Status(Engine&)>;
   using Done = std::function<void(const Status&)>;
   void change(Work work, Done done);
-  // The same, waited for. Not from `done` of a batch.
-  [[nodiscard]] Status change(Work work);
   [[nodiscard]] WriterStats stats() const;
   void set_policy(const CommitPolicy& policy);  // Thread: any
   // The program stops: a write lock that somebody else holds is no longer waited out. Thread: any.

@@ -208,7 +208,7 @@ TEST(PowerCut, OfADiskThatIsFullLosesNothingAcknowledged) {
 TEST(TestOfTheTest, APowerCutFindsIgnoredSyncs) {
   const std::uint32_t s = seed();
   int found = 0;
-  for (std::uint32_t i = 0; i < 20; ++i) {
+  for (std::uint32_t i = 0; i < 40; ++i) {
     std::string verdict;
     try {
       verdict = cut_once(s + i, 3000, false, [](FaultVfs& vfs) { vfs.ignore_syncs(); });
@@ -218,7 +218,7 @@ TEST(TestOfTheTest, APowerCutFindsIgnoredSyncs) {
     found += verdict.empty() ? 0 : 1;
   }
   // About every second cut finds something acknowledged gone; the others hit a moment without any.
-  EXPECT_GE(found, 2);
+  EXPECT_GE(found, 10);
 }
 
 }  // namespace
