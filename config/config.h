@@ -52,6 +52,7 @@ struct SubscribeConfig {
   std::string client_id, broker, filter, user, password_file, ca_file, cert_file, key_file;
   std::int64_t qos = 1;
   int line = 0;
+  bool operator==(const SubscribeConfig&) const = default;
 };
 struct BridgeConfig {
   std::string name;
@@ -60,6 +61,7 @@ struct BridgeConfig {
   std::int64_t batch_records = 0, batch_bytes = 0, linger_ms = 0, timeout_ms = 0, retry_max_ms = 0;
   bool gzip = true;
   int line = 0;
+  bool operator==(const BridgeConfig&) const = default;
 };
 
 struct Config {

@@ -4,6 +4,7 @@
 #include <signal.h>
 #include <sys/stat.h>
 
+#include <algorithm>
 #include <cerrno>
 
 #include "base/limits.h"
@@ -28,7 +29,7 @@ Result<std::unique_ptr<Gateway>> Gateway::start(const Plan& plan, const Clock& c
   if (wrap) g->wrapped_ = wrap(*g->log_);
   WS_ASSIGN(g->listener_,
             MqttListener::start(g->plan_, *g->log_->catalog(), g->sink(), clock, logger));
-  WS_TRY(g->start_links());
+  for (const std::string& problem : g->start_links()) logger.error(problem);
   Gateway* self = g.get();
   auto control = ControlServer::listen(
       control_path(plan.config.data_dir),
@@ -73,17 +74,33 @@ Result<Gateway::RunningSubscriber> Gateway::make_subscriber(const SubscribeConfi
                                       held_, *log_, clock_, logger_)};
 }
 
-Status Gateway::start_links() {
-  WS_ASSIGN(LogReader reader, LogReader::open(log_->path()));
+// Starts those that do not run yet. What cannot be started is told, and keeps nothing else from it.
+std::vector<std::string> Gateway::start_links() {
+  std::vector<std::string> problems;
+  auto reader = LogReader::open(log_->path());
+  if (!reader) return {reader.error().text()};
   for (const SubscribeConfig& s : plan_.config.subscriptions) {
-    WS_ASSIGN(RunningSubscriber made, make_subscriber(s, reader));
-    subscribers_.push_back(std::move(made));
+    const bool runs =
+        std::any_of(subscribers_.begin(), subscribers_.end(),
+                    [&](const RunningSubscriber& r) { return r.config.client_id == s.client_id; });
+    if (runs) continue;
+    if (auto made = make_subscriber(s, *reader)) {
+      subscribers_.push_back(std::move(*made));
+    } else {
+      problems.push_back(cat("subscription ", s.client_id, " does not run: ", made.error().text()));
+    }
   }
   for (const BridgeConfig& b : plan_.config.bridges) {
-    WS_ASSIGN(RunningBridge made, make_bridge(b, reader));
-    bridges_.push_back(std::move(made));
+    const bool runs = std::any_of(bridges_.begin(), bridges_.end(),
+                                  [&](const RunningBridge& r) { return r.config.name == b.name; });
+    if (runs) continue;
+    if (auto made = make_bridge(b, *reader)) {
+      bridges_.push_back(std::move(*made));
+    } else {
+      problems.push_back(cat("bridge ", b.name, " does not run: ", made.error().text()));
+    }
   }
-  return {};
+  return problems;
 }
 
 // Monitoring is not worth a reading: without its port the gateway runs all the same.

@@ -71,7 +71,7 @@ class Gateway {
   [[nodiscard]] Result<RunningBridge> make_bridge(const BridgeConfig& config, LogReader& reader);
   [[nodiscard]] Result<RunningSubscriber> make_subscriber(const SubscribeConfig& config,
                                                           LogReader& reader);
-  [[nodiscard]] Status start_links();
+  [[nodiscard]] std::vector<std::string> start_links();  // returns what does not run
   void start_http();
   [[nodiscard]] BatchSink& sink() { return wrapped_ ? *wrapped_ : *log_; }
 
@@ -94,7 +94,6 @@ class Gateway {
   void apply_reload(const std::shared_ptr<Reload>& reload, const Status& changed);
   void retire_links(const Catalog& before);
   void finish_reload(const std::shared_ptr<Reload>& reload);
-  void start_new_links(std::vector<std::string>& problems);
 
   Plan plan_;
   const Clock& clock_;

@@ -3,7 +3,6 @@
 // is swapped. No connection is dropped, and no reading waits for more than that.
 #include <algorithm>
 #include <set>
-#include <tuple>
 
 #include "base/text.h"
 #include "gateway/gateway.h"
@@ -68,20 +67,11 @@ std::vector<std::string> differences(const Settings& before, const Settings& aft
   return out;
 }
 
-bool same(const SubscribeConfig& a, const SubscribeConfig& b) {
-  const auto key = [](const SubscribeConfig& s) {
-    return std::tie(s.client_id, s.broker, s.filter, s.user, s.password_file, s.ca_file,
-                    s.cert_file, s.key_file, s.qos);
-  };
-  return key(a) == key(b);
-}
-
-bool same(const BridgeConfig& a, const BridgeConfig& b) {
-  const auto key = [](const BridgeConfig& c) {
-    return std::tie(c.name, c.topics, c.to, c.token_file, c.ca_file, c.batch_records, c.batch_bytes,
-                    c.linger_ms, c.timeout_ms, c.retry_max_ms, c.gzip);
-  };
-  return key(a) == key(b);
+// Wherever it stands in the file.
+template <class C>
+bool same(C a, const C& b) {
+  a.line = b.line;
+  return a == b;
 }
 
 std::size_t partitions_of(const Catalog& catalog, const std::string& topic) {
@@ -185,40 +175,9 @@ void Gateway::finish_reload(const std::shared_ptr<Reload>& reload) {
   retired_subscribers_.clear();
   retired_bridges_.clear();
   for (const std::string& w : reload->warnings) reload->changes.push_back("! " + w);
-  start_new_links(reload->changes);
+  for (const std::string& p : start_links()) reload->changes.push_back("! " + p);
   reloading_ = false;
   reload->done(reload->changes);
-}
-
-void Gateway::start_new_links(std::vector<std::string>& problems) {
-  const auto reader_for = [&] { return LogReader::open(log_->path()); };
-  for (const BridgeConfig& b : plan_.config.bridges) {
-    if (std::any_of(bridges_.begin(), bridges_.end(),
-                    [&](const RunningBridge& r) { return r.config.name == b.name; })) {
-      continue;
-    }
-    auto reader = reader_for();
-    auto made = reader ? make_bridge(b, *reader) : tl::unexpected<Error>(reader.error());
-    if (made) {
-      bridges_.push_back(std::move(*made));
-    } else {
-      problems.push_back(cat("! bridge ", b.name, " does not run: ", made.error().text()));
-    }
-  }
-  for (const SubscribeConfig& s : plan_.config.subscriptions) {
-    if (std::any_of(subscribers_.begin(), subscribers_.end(), [&](const RunningSubscriber& r) {
-          return r.config.client_id == s.client_id;
-        })) {
-      continue;
-    }
-    auto reader = reader_for();
-    auto made = reader ? make_subscriber(s, *reader) : tl::unexpected<Error>(reader.error());
-    if (made) {
-      subscribers_.push_back(std::move(*made));
-    } else {
-      problems.push_back(cat("! subscription ", s.client_id, ": ", made.error().text()));
-    }
-  }
 }
 
 }  // namespace wayside
