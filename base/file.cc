@@ -45,6 +45,19 @@ Result<std::string> read_file(const std::string& path) {
   }
 }
 
+Result<std::string> read_head(const std::string& path, std::size_t bytes) {
+  const UniqueFd fd(::open(path.c_str(), O_RDONLY | O_CLOEXEC));
+  std::string head(bytes, '\0');
+  const ssize_t n = fd.valid() ? ::pread(fd.get(), head.data(), bytes, 0) : -1;
+  if (n < 0) {
+    Error e = errno_error(cat("reading ", path), errno);
+    if (errno == EIO) e.code = ErrorCode::corrupt;
+    return tl::unexpected<Error>(std::move(e));
+  }
+  head.resize(static_cast<std::size_t>(n));
+  return head;
+}
+
 bool file_exists(const std::string& path) {
   return ::access(path.c_str(), F_OK) == 0;
 }
@@ -81,6 +94,41 @@ Status rewrite_in_place_and_sync(const std::string& path) {
     return tl::unexpected<Error>(errno_error(cat("syncing ", path), errno));
   }
   return {};
+}
+
+Status remove_file(const std::string& path) {
+  if (::unlink(path.c_str()) == 0) return {};
+  return tl::unexpected<Error>(errno_error(cat("deleting ", path), errno));
+}
+
+Status rename_file(const std::string& from, const std::string& to) {
+  if (::rename(from.c_str(), to.c_str()) != 0) {
+    return tl::unexpected<Error>(errno_error(cat("renaming ", from, " to ", to), errno));
+  }
+  const std::size_t slash = to.rfind('/');
+  const std::string directory = slash == std::string::npos ? "." : to.substr(0, slash + 1);
+  const UniqueFd fd(::open(directory.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC));
+  if (!fd.valid() || ::fsync(fd.get()) != 0) {
+    return tl::unexpected<Error>(errno_error(cat("syncing ", directory), errno));
+  }
+  return {};
+}
+
+Status write_file_synced(const std::string& path, std::string_view content) {
+  const std::string fresh = path + ".new";
+  {
+    const UniqueFd fd(::open(fresh.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0640));
+    if (!fd.valid()) return tl::unexpected<Error>(errno_error(cat("opening ", fresh), errno));
+    while (!content.empty()) {
+      const ssize_t n = ::write(fd.get(), content.data(), content.size());
+      if (n < 0) return tl::unexpected<Error>(errno_error(cat("writing ", fresh), errno));
+      content.remove_prefix(static_cast<std::size_t>(n));
+    }
+    if (::fsync(fd.get()) != 0) {
+      return tl::unexpected<Error>(errno_error(cat("syncing ", fresh), errno));
+    }
+  }
+  return rename_file(fresh, path);
 }
 
 Status write_ballast(const std::string& path, std::int64_t bytes) {

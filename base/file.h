@@ -30,6 +30,9 @@ class UniqueFd {
 // The system's words for errno, with what was being done.
 [[nodiscard]] Error errno_error(std::string_view doing, int error_number);
 [[nodiscard]] Result<std::string> read_file(const std::string& path);
+// The first `bytes` of it, or less when it is shorter; corrupt: the disk
+// does not give them.
+[[nodiscard]] Result<std::string> read_head(const std::string& path, std::size_t bytes);
 [[nodiscard]] bool file_exists(const std::string& path);
 [[nodiscard]] bool is_regular_file(const std::string& path);
 // The file's inode number, or 0 when there is none.
@@ -39,6 +42,12 @@ class UniqueFd {
 // Writes the file's own bytes over themselves and syncs it. After a failed sync the kernel may
 // show bytes that are not on the disk, and believe them clean: this makes them true.
 [[nodiscard]] Status rewrite_in_place_and_sync(const std::string& path);
+// Replaces the file as a whole, synced, its name too: after a power cut it is the old or the new
+// one.
+[[nodiscard]] Status write_file_synced(const std::string& path, std::string_view content);
+[[nodiscard]] Status remove_file(const std::string& path);
+// Renames, and syncs the directory.
+[[nodiscard]] Status rename_file(const std::string& from, const std::string& to);
 // A file of `bytes` really allocated bytes, as ballast.
 [[nodiscard]] Status write_ballast(const std::string& path, std::int64_t bytes);
 // An exclusive flock(2) on `path`, held as long as the descriptor lives; busy when somebody has it.

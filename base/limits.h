@@ -61,6 +61,14 @@ inline constexpr std::int64_t kJournalSizeLimitBytes = 16 * 1024 * 1024;
 // Allocated beside the database and given up when the disk is full: at zero free bytes SQLite can
 // neither drop a table nor checkpoint (a trial needed at least 2 MB).
 inline constexpr std::int64_t kBallastBytes = 8 * 1024 * 1024;
+// The sidecar is written before so many records, or so much time, have passed since the last one
+// ...
+inline constexpr std::int64_t kSidecarRecords = 100'000;
+inline constexpr std::int64_t kSidecarMs = 60'000;
+// ... so a log that was lost had given no offset beyond the sidecar's by this much.
+inline constexpr std::int64_t kResumeGap = 200'000;
+// Segments of one chain that salvaged records are sorted into.
+inline constexpr std::int64_t kSalvageSegmentsMax = 200;
 // Ops of one transaction: bounds the time the writer is away.
 inline constexpr std::size_t kOpsPerCommitMax = 20'000;
 // A wall clock that jumps by more than this against the steady one stops retention by time ...

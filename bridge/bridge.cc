@@ -80,6 +80,7 @@ void Bridge::run(std::stop_token stop) {
   while (!stop.stop_requested()) {
     const Status status = run_until_error(stop);
     if (status) continue;
+    log_.report_damage(status.error());
     logger_.repeated(LogLevel::error, cat("bridge.", options_.name, ".log"),
                      cat("bridge ", options_.name, ": ", status.error().text()));
     pause({Verdict::retry, status.error().what, {}}, stop, false);
@@ -88,6 +89,18 @@ void Bridge::run(std::stop_token stop) {
 
 Status Bridge::run_until_error(std::stop_token stop) {
   WS_ASSIGN(LogReader reader, LogReader::open(log_.path()));
+  WS_TRY(find_positions(reader));
+  // Older records that come back from a damaged file go before newer ones.
+  for (bool waits = true; waits && !stop.stop_requested();) {
+    waits = false;
+    for (const Lane& lane : lanes_) {
+      WS_ASSIGN(const bool salvaging, reader.is_salvaging(lane.tps));
+      waits = waits || salvaging;
+    }
+    if (!waits) break;
+    set_state("waiting until a damaged file has been salvaged");
+    log_.wait_for_commit(INT64_MAX, kIdleMs, stop);
+  }
   WS_TRY(find_positions(reader));
   WS_ASSIGN(std::optional<Sealed> sealed, resume_sealed(reader));
   while (!stop.stop_requested()) {
@@ -138,6 +151,7 @@ Status Bridge::find_positions(LogReader& reader) {
       const std::int64_t position = it == committed.end() ? m.log_start.value : it->next.value;
       lane->tps.push_back(m.tp);
       lane->position[m.tp] = position;
+      lane->marks[m.tp] = m;
       if (position >= m.log_end.value) continue;
       WS_ASSIGN(const auto seq,
                 reader.seq_of(topic->chain, m.tp, Offset(std::max(position, m.log_start.value))));
@@ -370,7 +384,12 @@ Status Bridge::settle(LogReader& reader, const Sealed& sealed, std::optional<Sea
 void Bridge::note_expired(const Lane& lane, const StoredRecord& r, std::vector<Op>& ops) {
   const auto position = lane.position.find(r.tp);
   if (position == lane.position.end() || r.offset.value <= position->second) return;
-  const std::int64_t gone = r.offset.value - position->second;
+  const std::int64_t between = r.offset.value - position->second;
+  const auto marks = lane.marks.find(r.tp);
+  const std::int64_t gone = marks == lane.marks.end()
+                                ? between
+                                : between - marks->second.missing(position->second, r.offset.value);
+  if (gone <= 0) return;  // what was lost with a damaged file is named elsewhere
   ops.emplace_back(Count{cat("expired_unsent.", options_.name), gone});
   const auto catalog = log_.catalog();
   logger_.warning(cat("bridge ", options_.name, ": ", gone, " records of ",

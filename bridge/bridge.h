@@ -65,6 +65,7 @@ class Bridge {
     Seq next{};  // nothing before it is unsent: never too late, sometimes too early
     std::int64_t waiting_since_ms = 0;                // steady; for the linger; 0: nothing waits
     std::unordered_map<TpId, std::int64_t> position;  // committed: the next offset to send
+    std::map<TpId, PartitionMarks> marks = {};        // as they were when it began
   };
   struct Sealed {
     SealedRange range;

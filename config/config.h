@@ -27,7 +27,7 @@ struct MqttConfig {
   std::int64_t session_expiry_max_ms = 0;
 };
 struct StorageConfig {
-  std::int64_t budget_bytes = 0, segment_rows = 0;
+  std::int64_t budget_bytes = 0, keep_free_bytes = 0, segment_rows = 0;
 };
 struct HttpConfig {
   std::string listen;
@@ -40,7 +40,8 @@ struct QuarantineConfig {
 };
 struct TopicConfig {
   std::string name;
-  std::int64_t partitions = 0, retention_ms = 0, retention_bytes = 0;
+  std::int64_t partitions = 0, retention_ms = 0, retention_bytes = 0, priority = 1;
+  bool keep_unsent = false;
   std::optional<std::vector<std::string>> columns;
   int line = 0;
 };

@@ -67,6 +67,10 @@ const auto kKeys = std::to_array<Key>({
    "Bytes that database and WAL may take together; the oldest segments go first. 0: as large as "
    "the disk. At least 64MiB.",
    [](C& c, const V& v) { c.storage.budget_bytes = v.number; }},
+  {"storage", "keep_free", bytes, "\"256MiB\"", false, 0, 1024 * kTiB, "",
+   "So much of the disk is left free for everything else, but never more than 1/16 of it: near it "
+   "the log grows no further, and the oldest segments make room for new readings.",
+   [](C& c, const V& v) { c.storage.keep_free_bytes = v.number; }},
   {"storage", "segment_rows", integer, "100000", false, 100, 10'000'000, "",
    "Records after which a segment is closed; retention drops whole segments. Taken by new chains.",
    [](C& c, const V& v) { c.storage.segment_rows = v.number; }},
@@ -112,6 +116,18 @@ const auto kKeys = std::to_array<Key>({
    "Fields of the JSON payload that the topic's SQL view shows as columns. Without it they are "
    "learnt from the data, up to 32.",
    [](C& c, const V& v) { c.topics.back().columns = v.strings; }},
+
+  {"topic", "priority", choice, "\"normal\"", false, 0, 0, "low|normal|high",
+   "What goes first when there is no room: the oldest segments of topics of low priority, then of "
+   "normal, then of high.",
+   [](C& c, const V& v) {
+     c.topics.back().priority = v.text == "low" ? 0 : v.text == "high" ? 2 : 1;
+   }},
+  {"topic", "keep_unsent", boolean, "false", false, 0, 0, "",
+   "Records are never dropped before every bridge that names this topic has sent them, neither by "
+   "retention nor for want of room. When there is no room at all, readings for it are not "
+   "acknowledged, and 'wayside status' says why.",
+   [](C& c, const V& v) { c.topics.back().keep_unsent = v.boolean; }},
 
   {"route", "mqtt", text, "", true, 0, 0, "",
    "The MQTT topics this route takes: literal levels, {name} for one level, a last # for the rest.",

@@ -113,8 +113,10 @@ class Request {
     const auto catalog = log_.catalog();
     WS_ASSIGN(const Topic* topic, known_topic(*catalog));
     WS_TRY(not_configured(topic->name, "this"));
-    TopicSpec spec{topic->name, static_cast<std::int32_t>(topic->partitions.size()),
-                   topic->retention_ms, topic->retention_bytes, topic->columns};
+    TopicSpec spec{topic->name,         static_cast<std::int32_t>(topic->partitions.size()),
+                   topic->retention_ms, topic->retention_bytes,
+                   topic->columns,      topic->priority,
+                   topic->keep_for};
     WS_TRY(wanted_limits(spec));
     if (spec.partitions < static_cast<std::int32_t>(topic->partitions.size())) {
       return fail(ErrorCode::refused, cat("topic ", topic->name, " has ", topic->partitions.size(),

@@ -116,7 +116,7 @@ Status describe(const GroupsArgs& args) {
     if (reader != readers.end()) standby += reader->second.standby;
     lag_all += lag.records;
     for (const PartitionLag& p : lag.partitions) {
-      expired += p.expired;
+      if (p.committed >= 0) expired += p.expired;
       const std::string committed = p.committed < 0 ? "-" : cat(p.committed);
       table.add({topic, cat(p.partition), committed, cat(p.log_end), cat(p.records),
                  p.records == 0 ? "-" : ago(p.oldest_append_ms, now), ago(p.commit_ms, now), who});
@@ -155,8 +155,8 @@ Result<std::int64_t> target(OpenedLog& log, const Topic& topic, const PartitionM
   std::int64_t offset = m.log_start.value;
   if (range.kind == Kind::end) offset = m.log_end.value;
   if (range.kind == Kind::offsets) offset = range.from;
-  if (range.kind == Kind::first_n) offset = m.log_start.value + range.from;
-  if (range.kind == Kind::last_n) offset = m.log_end.value - range.from;
+  if (range.kind == Kind::first_n) offset = m.records_after(m.log_start.value, range.from);
+  if (range.kind == Kind::last_n) offset = m.records_before(m.log_end.value, range.from);
   if (range.kind == Kind::times) {
     WS_ASSIGN(const auto seq, log.reader.seq_at(topic.chain, {{m.tp}}, range.from));
     offset = m.log_end.value;
@@ -185,7 +185,8 @@ Status reset(const GroupsArgs& args) {
     WS_ASSIGN(const std::int64_t offset, target(log, *topic, m, args.to));
     const std::int64_t now = before.partitions[static_cast<std::size_t>(m.partition)].committed;
     table.add({topic->name, cat(m.partition), now < 0 ? "-" : cat(now), cat(offset),
-               cat(m.log_end.value), cat(m.log_end.value - offset)});
+               cat(m.log_end.value),
+               cat(m.log_end.value - offset - m.missing(offset, m.log_end.value))});
     request += cat(std::exchange(first, false) ? "" : ",", "{\"partition\":", m.partition,
                    ",\"offset\":", offset, "}");
   }

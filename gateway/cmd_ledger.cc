@@ -22,7 +22,7 @@ Status ledger(const LedgerArgs& args, bool& reconciled) {
   for (const Topic& t : log.catalog.topics()) {
     WS_ASSIGN(const auto counted, log.reader.count_rows(t));
     for (const LogReader::Counted& c : counted) {
-      const std::int64_t should = c.marks.log_end.value - c.marks.log_start.value;
+      const std::int64_t should = c.marks.live();
       rows += c.rows;
       expected += should;
       if (c.rows == should) continue;
@@ -37,10 +37,10 @@ Status ledger(const LedgerArgs& args, bool& reconciled) {
     a.name = b.name;
     WS_ASSIGN(const Lag lag, lag_of(log.reader, log.catalog, Bridge::group(b.name), b.topics));
     for (const PartitionLag& p : lag.partitions) {
-      a.stored += p.log_end;
-      a.passed += std::max<std::int64_t>(p.committed, 0);
-      // Before its first commit everything below the log start is gone unsent as well.
-      a.expired_unsent += p.committed < 0 ? p.log_start : p.expired;
+      // Lost records were sent or not: nobody knows, so they are in no bridge's account.
+      a.stored += p.log_end - p.lost;
+      a.passed += p.passed;
+      a.expired_unsent += p.expired;
     }
     a.unsent = lag.records;
     for (const auto& [name, n] : l.counters) {
@@ -59,7 +59,8 @@ Status ledger(const LedgerArgs& args, bool& reconciled) {
   if (args.json) {
     std::string out =
         cat("{\"received\":", l.stored + l.refused, ",\"stored\":", l.stored, ",\"live\":", l.live,
-            ",\"expired\":", l.expired, ",\"deleted\":", l.deleted, ",\"refused\":", l.refused,
+            ",\"expired\":", l.expired, ",\"deleted\":", l.deleted, ",\"lost\":", l.lost,
+            ",\"salvaging\":", l.salvaging, ",\"refused\":", l.refused,
             ",\"quarantined\":", l.quarantined, ",\"rows\":", rows, ",\"difference\":", difference,
             ",\"reconciled\":", reconciled ? "true" : "false", ",\"bridges\":[");
     for (std::size_t i = 0; i < bridges.size(); ++i) {
@@ -81,6 +82,8 @@ Status ledger(const LedgerArgs& args, bool& reconciled) {
   line("    live", l.live, "can be read");
   line("    expired", l.expired, "dropped by retention");
   line("    deleted", l.deleted, "with their topics");
+  if (l.lost > 0) line("    lost", l.lost, "in a damaged file; 'wayside verify' names them");
+  if (l.salvaging > 0) line("    being salvaged", l.salvaging, "from a damaged file, at most");
   line("  of stored: quarantine", l.quarantine_stored, "see 'wayside quarantine list'");
   for (const BridgeAccount& b : bridges) {
     std::printf("bridge %s\n", b.name.c_str());

@@ -61,10 +61,10 @@ Result<Selection> select(OpenedLog& log, const Topic& topic, const ReadArgs& arg
         to = std::min(to, range.to.value_or(to));
         break;
       case Kind::first_n:
-        to = std::min(to, from + range.from);
+        to = m.records_after(from, range.from);
         break;
       case Kind::last_n:
-        from = std::max(from, to - range.from);
+        from = m.records_before(to, range.from);
         break;
       case Kind::end:
         from = to;
@@ -180,6 +180,10 @@ Result<int> read_topic(const ReadArgs& args) {
     for (std::int64_t seen = version; seen == version;) {
       std::this_thread::sleep_for(kFollowEvery);
       WS_ASSIGN(seen, log.reader.data_version());
+      if (log.reader.is_replaced()) {
+        return fail(ErrorCode::corrupt, "the log was damaged, and a fresh one has taken its place",
+                    "start this again; 'wayside status' says what happened");
+      }
     }
   }
   if (printed == 0 && !args.key && !args.follow && !args.range.empty()) {

@@ -19,6 +19,7 @@ namespace wayside {
 namespace {
 
 constexpr std::int64_t kFollowEveryMs = 50;
+constexpr std::int64_t kSalvageEveryMs = 250;
 constexpr std::int64_t kCommitWithinMs = 3'600'000;  // a commit that waits for a lock is not lost
 // A gateway that restarts (an update, a power cut) is waited for so long, by --follow for ever.
 constexpr std::int64_t kGatewayBackWithinMs = 15'000;
@@ -68,8 +69,36 @@ class GroupReader {
         if (line.error().code != ErrorCode::timeout) return tl::unexpected<Error>(line.error());
       }
     }
+    WS_TRY(reopen_if_replaced());
+    WS_TRY(wait_for_salvage());
     WS_TRY(find_positions());
     return read();
+  }
+
+  // The gateway may have set a damaged database aside since.
+  Status reopen_if_replaced() {
+    if (!log_.reader.is_replaced()) return {};
+    WS_ASSIGN(log_.reader, LogReader::open(log_.plan.config.database_path()));
+    return {};
+  }
+
+  // Older records that come back from a damaged file go before newer ones.
+  Status wait_for_salvage() {
+    for (bool said = false;; said = true) {
+      WS_ASSIGN(const bool salvaging, log_.reader.is_salvaging(tps_of_topic()));
+      if (!salvaging) return {};
+      if (!said) say("waiting until a damaged file has been salvaged ('wayside status')");
+      const auto line = client_->line(kSalvageEveryMs);
+      if (!line && line.error().code != ErrorCode::timeout) {
+        return tl::unexpected<Error>(line.error());
+      }
+    }
+  }
+
+  [[nodiscard]] std::vector<TpId> tps_of_topic() const {
+    std::vector<TpId> tps;
+    for (const Partition& p : topic_.partitions) tps.push_back(p.tp);
+    return tps;
   }
 
   // Partitions may have been added, or the topic made anew, since we last looked.
@@ -87,8 +116,7 @@ class GroupReader {
     const Topic* found = log_.catalog.find(topic_.name);
     if (found == nullptr) return tl::unexpected<Error>(log_.catalog.unknown_topic(topic_.name));
     topic_ = *found;
-    tps_.clear();
-    for (const Partition& p : topic_.partitions) tps_.push_back(p.tp);
+    tps_ = tps_of_topic();
     const std::int64_t now = SystemClock().wall_ms();
     WS_ASSIGN(const ReadRange range, parse_range(args_.range, now));
     WS_ASSIGN(const auto committed, log_.reader.positions(args_.group));
@@ -119,11 +147,13 @@ class GroupReader {
         if (p.tp == m.tp) position = p.next.value, known = true;
       }
       if (position > m.log_end.value) position = m.log_end.value;  // the log is another one now
-      if (known && position < m.log_start.value) lost += m.log_start.value - position;
+      if (known && position < m.log_start.value) {
+        lost += m.log_start.value - position - m.missing(position, m.log_start.value);
+      }
       position = std::max(position, m.log_start.value);
       positions_[m.tp] = position;
       if (!known) begun[m.partition] = position;
-      unread += m.log_end.value - position;
+      unread += m.log_end.value - position - m.missing(position, m.log_end.value);
       if (m.log_end.value > m.log_start.value && from.size() < 200) {
         from += cat(from.empty() ? "" : ", ", m.partition, ":", position, known ? "" : " (new)");
       }

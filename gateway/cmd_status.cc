@@ -26,6 +26,7 @@ struct Picture {
   std::int64_t topics = 0, segments = 0, database_bytes = 0, wal_bytes = 0, epoch = 0;
   std::map<std::string, Lag> bridges;
   std::vector<std::string> wal_holders;
+  std::vector<DamagedFile> damaged;
 };
 
 // Who holds a read lock of the WAL, by the kernel's table of locks: SQLite's readers lock bytes 123
@@ -60,6 +61,7 @@ Result<Picture> look(const StatusArgs& args) {
   WS_ASSIGN(p.ledger, ledger_of(log.reader, log.catalog));
   p.topics = static_cast<std::int64_t>(log.catalog.topics().size());
   WS_ASSIGN(p.segments, log.reader.number("SELECT count(*) FROM _ws_segments"));
+  WS_ASSIGN(p.damaged, log.reader.damaged());
   WS_ASSIGN(const Identity identity, log.reader.identity());
   p.epoch = identity.epoch;
   p.database_bytes = file_size(p.config.database_path());
@@ -79,6 +81,7 @@ void print_json(const Picture& p) {
   std::string out = cat(
       "{\"running\":", p.live ? "true" : "false", ",\"epoch\":", p.epoch, ",\"stored\":", l.stored,
       ",\"expired\":", l.expired, ",\"deleted\":", l.deleted, ",\"live\":", l.live,
+      ",\"lost\":", l.lost, ",\"salvaging\":", l.salvaging, ",\"damaged_files\":", p.damaged.size(),
       ",\"quarantined\":", l.quarantined, ",\"refused\":", l.refused, ",\"topics\":", p.topics,
       ",\"segments\":", p.segments, ",\"database_bytes\":", p.database_bytes,
       ",\"wal_bytes\":", p.wal_bytes, ",\"counters\":{");
@@ -103,6 +106,22 @@ void print_alarms(const Picture& p) {
   } else if (p.live && p.live->number("failed_commits") > 0) {
     alarm(cat(p.live->number("failed_commits"),
               " commits failed since the start; the last: ", p.live->text("last_error")));
+  }
+  if (p.live && !p.live->text("blocked").empty()) alarm(p.live->text("blocked"));
+  for (const DamagedFile& d : p.damaged) {
+    std::string text = cat("the database was damaged (", printable(d.why), ") and set aside on ",
+                           format_time_utc(d.set_aside_ms), " as ", printable(d.file), "; ");
+    if (d.state == "waiting") {
+      const std::int64_t percent = p.live ? p.live->number("salvage_percent", -1) : -1;
+      text += percent >= 0 ? cat("salvaging, ", percent, " %") : std::string("to be salvaged");
+    } else {
+      text += cat(d.records, " records came back");
+      if (d.state == "no room") text += ", for more there was no room";
+    }
+    alarm(text);
+  }
+  if (p.ledger.lost > 0) {
+    alarm(cat(p.ledger.lost, " records are lost; 'wayside verify' names their offsets"));
   }
   for (const auto& [name, n] : p.ledger.counters) {
     if (!name.starts_with("expired_unsent.")) continue;
@@ -138,9 +157,10 @@ void print_text(const Picture& p) {
                                            : ", not synchronised: retention by time waits"));
   }
   const Ledger& l = p.ledger;
-  line("records", cat(l.stored, " stored, ", l.expired, " expired, ",
-                      l.deleted > 0 ? cat(l.deleted, " deleted, ") : std::string(), l.live,
-                      " live in ", p.topics, " topics"));
+  line("records",
+       cat(l.stored, " stored, ", l.expired, " expired, ",
+           l.deleted > 0 ? cat(l.deleted, " deleted, ") : std::string(), l.live, " live in ",
+           p.topics, " topics", l.lost > 0 ? cat(", ", l.lost, " lost") : std::string()));
   line("set aside", cat(l.quarantined, " quarantined, ", l.refused, " refused"));
   for (const auto& [name, n] : l.counters) line("", cat(printable(name), " ", n));
   std::string disk = cat(format_bytes(p.database_bytes), " database, ", format_bytes(p.wal_bytes),

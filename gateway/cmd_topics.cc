@@ -2,6 +2,7 @@
 
 #include "base/text.h"
 #include "gateway/admin.h"
+#include "gateway/lag.h"
 #include "gateway/verbs.h"
 
 namespace wayside {
@@ -13,15 +14,9 @@ std::string retention_text(const Topic& t) {
   return out;
 }
 
-struct Totals {
-  std::int64_t stored = 0, expired = 0;
-};
-
-Result<Totals> totals_of(LogReader& reader, const Topic& topic) {
+Result<Account> totals_of(LogReader& reader, const Topic& topic) {
   WS_ASSIGN(const auto marks, reader.marks(topic));
-  Totals t;
-  for (const PartitionMarks& m : marks) t.stored += m.log_end.value, t.expired += m.log_start.value;
-  return t;
+  return account_of(marks);
 }
 
 Status list(const TopicsArgs& args) {
@@ -29,11 +24,10 @@ Status list(const TopicsArgs& args) {
   Table table({"TOPIC", "PARTITIONS", "RECORDS", "EXPIRED", "RETENTION"});
   std::string json = "[";
   for (const Topic& t : log.catalog.topics()) {
-    WS_ASSIGN(const Totals n, totals_of(log.reader, t));
-    table.add({t.name, cat(t.partitions.size()), cat(n.stored - n.expired), cat(n.expired),
-               retention_text(t)});
+    WS_ASSIGN(const Account n, totals_of(log.reader, t));
+    table.add({t.name, cat(t.partitions.size()), cat(n.live), cat(n.expired), retention_text(t)});
     json += cat(json.size() > 1 ? "," : "", "{\"topic\":\"", t.name,
-                "\",\"partitions\":", t.partitions.size(), ",\"records\":", n.stored - n.expired,
+                "\",\"partitions\":", t.partitions.size(), ",\"records\":", n.live,
                 ",\"expired\":", n.expired, ",\"retention_ms\":", t.retention_ms,
                 ",\"retention_bytes\":", t.retention_bytes, "}");
   }
@@ -107,8 +101,8 @@ Status remove(const TopicsArgs& args) {
     WS_ASSIGN(OpenedLog log, open_log(args.config));
     const Topic* t = log.catalog.find(args.topic);
     if (t == nullptr) return tl::unexpected<Error>(log.catalog.unknown_topic(args.topic));
-    WS_ASSIGN(const Totals n, totals_of(log.reader, *t));
-    records = n.stored - n.expired;
+    WS_ASSIGN(const Account n, totals_of(log.reader, *t));
+    records = n.live;
     WS_TRY(
         confirm(cat("delete topic ", t->name, " with ", records, " records for good?"), args.yes));
   }
@@ -160,8 +154,7 @@ Status describe(const TopicsArgs& args) {
               t->columns ? "" : " (learnt)");
   Table table({"PARTITION", "LOG-START", "LOG-END", "RECORDS"});
   for (const PartitionMarks& m : marks) {
-    table.add({cat(m.partition), cat(m.log_start.value), cat(m.log_end.value),
-               cat(m.log_end.value - m.log_start.value)});
+    table.add({cat(m.partition), cat(m.log_start.value), cat(m.log_end.value), cat(m.live())});
   }
   table.print();
   return {};

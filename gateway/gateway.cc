@@ -17,19 +17,33 @@
 namespace wayside {
 namespace {
 
+// Where a free port was taken, it stays the same.
+void keep_ports(Plan& plan, const Gateway& g) {
+  const auto keep = [](std::string& listen, std::uint16_t port) {
+    const auto at = parse_host_port(listen);
+    if (at && at->port == 0 && port != 0) {
+      listen = cat(listen.substr(0, listen.rfind(':') + 1), port);
+    }
+  };
+  keep(plan.config.mqtt.listen, g.mqtt_port());
+  keep(plan.config.http.listen, g.http_port());
+}
+
 // A part that has not turned its loop for so long does not answer any more.
 constexpr std::int64_t kAliveMs = 30'000;
 
 }  // namespace
 
 Result<std::unique_ptr<Gateway>> Gateway::start(const Plan& plan, const Clock& clock,
-                                                Logger& logger, const SinkWrapper& wrap) {
+                                                Logger& logger, const SinkWrapper& wrap,
+                                                const std::string& damage) {
   std::unique_ptr<Gateway> g(new Gateway(plan, clock, logger));
-  WS_TRY(g->open_log());
+  WS_TRY(g->open_log(damage));
   if (wrap) g->wrapped_ = wrap(*g->log_);
   WS_ASSIGN(g->listener_,
             MqttListener::start(g->plan_, *g->log_->catalog(), g->sink(), clock, logger));
   for (const std::string& problem : g->start_links()) logger.error(problem);
+  g->salvager_ = std::make_unique<Salvager>(*g->log_, logger);
   Gateway* self = g.get();
   auto control = ControlServer::listen(
       control_path(plan.config.data_dir),
@@ -44,13 +58,15 @@ Result<std::unique_ptr<Gateway>> Gateway::start(const Plan& plan, const Clock& c
   return g;
 }
 
-Status Gateway::open_log() {
+Status Gateway::open_log(const std::string& damage) {
   const Config& c = plan_.config;
   if (::mkdir(c.data_dir.c_str(), 0750) != 0 && errno != EEXIST) {
     return tl::unexpected<Error>(errno_error(cat("making data_dir ", c.data_dir), errno));
   }
   WS_ASSIGN(lock_, lock_file(c.data_dir + "/wayside.lock"));
-  WS_ASSIGN(log_, Log::open(engine_options(c), commit_policy(c), plan_.topics, clock_, logger_));
+  EngineOptions options = engine_options(c);
+  options.damage = damage;
+  WS_ASSIGN(log_, Log::open(options, commit_policy(c), plan_.topics, clock_, logger_));
   return {};
 }
 
@@ -126,6 +142,7 @@ Gateway::~Gateway() {
   http_.reset();
   if (listener_) listener_->stop();
   if (log_) log_->give_up_waiting();
+  if (salvager_) salvager_->request_stop();
   // All of them at once: what one holds, the others would wait for.
   for (auto* all : {&subscribers_, &retired_subscribers_}) {
     for (RunningSubscriber& s : *all) s.subscriber->request_stop(true);
@@ -138,6 +155,7 @@ Gateway::~Gateway() {
   retired_subscribers_.clear();
   bridges_.clear();
   retired_bridges_.clear();
+  salvager_.reset();
   log_.reset();
   // wrapped_ and listener_ go after the log, whose last batches may still call them back; and so
   // does the control socket, to which they may still have answers.
@@ -210,18 +228,18 @@ int run_gateway(const std::string& config_path, const SinkWrapper& wrap) {
     logger.error(gateway.error().text());
     return exit_code(gateway.error());
   }
-  Gateway& g = **gateway;
   logger.info(cat("wayside ", kVersion, ": mqtt listens on ", plan->config.mqtt.listen, ", port ",
-                  g.mqtt_port(), "; http port ", g.http_port(), "; log ",
+                  (*gateway)->mqtt_port(), "; http port ", (*gateway)->http_port(), "; log ",
                   plan->config.database_path()));
   if (!clock.trusted()) {
     logger.warning("the clock is not synchronised: retention by time waits until it is");
   }
-  service.notify(cat("READY=1\nSTATUS=taking readings on port ", g.mqtt_port()));
+  service.notify(cat("READY=1\nSTATUS=taking readings on port ", (*gateway)->mqtt_port()));
   const std::int64_t ready_ms = clock.steady_ms();
   const timespec now{0, 0};
   bool lasting = false, hangup = false;
   for (;;) {
+    Gateway& g = **gateway;
     g.serve(250);
     const std::int64_t steady_ms = clock.steady_ms();
     if (!std::exchange(lasting, steady_ms - ready_ms >= kLastingMs) && lasting) service.lasted();
@@ -229,6 +247,20 @@ int run_gateway(const std::string& config_path, const SinkWrapper& wrap) {
       service.feed_watchdog(steady_ms);
     } else {
       logger.repeated(LogLevel::error, "alive", why);
+    }
+    if (const std::string damage = g.damage(); !damage.empty()) {
+      // What a start does with a damaged log, without leaving: on the same ports, within a second.
+      logger.error(cat("the log is damaged: ", damage, "; it is opened anew"));
+      if (auto again = load_plan(config_path)) plan = std::move(again);
+      keep_ports(*plan, g);
+      gateway->reset();
+      gateway = Gateway::start(*plan, clock, logger, wrap, damage);
+      if (!gateway) {
+        logger.error(gateway.error().text());
+        return exit_code(gateway.error());
+      }
+      logger.info(cat("taking readings again on port ", (*gateway)->mqtt_port()));
+      continue;
     }
     const int signal = ::sigtimedwait(&signals, nullptr, &now);
     if (signal == SIGTERM || signal == SIGINT) break;

@@ -25,6 +25,7 @@
 #include "gateway/subscriber.h"
 #include "storage/coordinator.h"
 #include "storage/log.h"
+#include "storage/salvager.h"
 
 namespace wayside {
 
@@ -35,7 +36,8 @@ class Gateway {
  public:
   [[nodiscard]] static Result<std::unique_ptr<Gateway>> start(const Plan& plan, const Clock& clock,
                                                               Logger& logger,
-                                                              const SinkWrapper& wrap = {});
+                                                              const SinkWrapper& wrap = {},
+                                                              const std::string& damage = {});
   ~Gateway();  // stops; everything that was taken is committed and acknowledged first
 
   // Serves requests and what was posted, for at most `ms`.
@@ -43,6 +45,8 @@ class Gateway {
   // Applies the configuration file as it is now; `done` is told what changed, a line each, or why
   // nothing did.
   void reload(std::function<void(Result<std::vector<std::string>>)> done);
+  // Why the log must be opened anew, by a new Gateway whose options say so; empty: it is sound.
+  [[nodiscard]] std::string damage() const { return log_->damage(); }
   [[nodiscard]] std::uint16_t mqtt_port() const { return listener_->port(); }
   [[nodiscard]] std::uint16_t http_port() const { return http_ ? http_->port() : 0; }
   // What does not answer; empty: all is alive. An idle writer, or one that waits, is alive.
@@ -67,7 +71,7 @@ class Gateway {
 
   Gateway(const Plan& plan, const Clock& clock, Logger& logger)
       : plan_(plan), clock_(clock), logger_(logger), started_ms_(clock.wall_ms()) {}
-  [[nodiscard]] Status open_log();
+  [[nodiscard]] Status open_log(const std::string& damage);
   [[nodiscard]] Result<RunningBridge> make_bridge(const BridgeConfig& config, LogReader& reader);
   [[nodiscard]] Result<RunningSubscriber> make_subscriber(const SubscribeConfig& config,
                                                           LogReader& reader);
@@ -102,6 +106,7 @@ class Gateway {
   UniqueFd lock_;
   std::unique_ptr<MqttListener> listener_;  // outlives the log, whose batches may call it back
   std::unique_ptr<Log> log_;
+  std::unique_ptr<Salvager> salvager_;
   std::unique_ptr<BatchSink> wrapped_;
   const std::shared_ptr<Subscriber::Held> held_ = std::make_shared<Subscriber::Held>();
   std::vector<RunningSubscriber> subscribers_;

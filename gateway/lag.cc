@@ -15,13 +15,18 @@ Result<Lag> lag_of(LogReader& reader, const Catalog& catalog, const std::string&
     if (topic == nullptr) continue;
     WS_ASSIGN(const auto marks, reader.marks(*topic));
     for (const PartitionMarks& m : marks) {
-      PartitionLag p{topic->name, m.partition, -1, m.log_start.value, m.log_end.value, 0, 0, 0, 0};
+      PartitionLag p{topic->name, m.partition, -1, m.log_start.value, m.log_end.value};
       const auto at = std::find_if(positions.begin(), positions.end(),
                                    [&](const GroupPosition& g) { return g.tp == m.tp; });
       if (at != positions.end()) p.committed = at->next.value, p.commit_ms = at->commit_ms;
       const std::int64_t next = std::max(p.committed, p.log_start);
-      if (p.committed >= 0) p.expired = next - p.committed;
-      p.records = std::max<std::int64_t>(p.log_end - next, 0);
+      p.passed = std::max<std::int64_t>(p.committed, 0);
+      p.passed -= m.missing(0, p.passed);
+      // Before its first commit everything below the log start is gone unread as well.
+      const std::int64_t from = std::max<std::int64_t>(p.committed, 0);
+      p.expired = next - from - m.missing(from, next);
+      p.records = std::max<std::int64_t>(p.log_end - next - m.missing(next, p.log_end), 0);
+      p.lost = m.missing(0, p.log_end);
       if (p.records > 0) {
         WS_ASSIGN(const auto seq, reader.seq_of(topic->chain, m.tp, Offset(next)));
         if (seq) {
@@ -41,21 +46,35 @@ Result<Lag> lag_of(LogReader& reader, const Catalog& catalog, const std::string&
   return lag;
 }
 
+Account account_of(const std::vector<PartitionMarks>& marks) {
+  Account a;
+  for (const PartitionMarks& m : marks) {
+    const std::int64_t start = m.log_start.value, end = m.log_end.value;
+    const std::int64_t skipped = m.missing(0, end, GapKind::skipped);
+    a.stored += end - skipped;
+    a.expired += start - m.missing(0, start);
+    a.live += m.live();
+    a.lost += m.missing(0, end, GapKind::lost);
+    a.salvaging += m.missing(0, end, GapKind::salvaging);
+    a.skipped += skipped;
+  }
+  return a;
+}
+
 Result<Ledger> ledger_of(LogReader& reader, const Catalog& catalog) {
   Ledger l;
   for (const Topic& t : catalog.topics()) {
     WS_ASSIGN(const auto marks, reader.marks(t));
-    for (const PartitionMarks& m : marks) {
-      l.stored += m.log_end.value;
-      l.expired += m.log_start.value;
-      if (t.name == kQuarantineTopic) l.quarantine_stored += m.log_end.value;
-    }
+    const Account a = account_of(marks);
+    l.stored += a.stored, l.expired += a.expired, l.live += a.live;
+    l.lost += a.lost, l.salvaging += a.salvaging;
+    if (t.name == kQuarantineTopic) l.quarantine_stored += a.stored;
   }
-  l.live = l.stored - l.expired;
   WS_ASSIGN(const auto deleted, reader.deleted());
   l.stored += deleted.stored;
   l.deleted = deleted.live;
-  l.expired += deleted.stored - deleted.live;
+  l.lost += deleted.lost;
+  l.expired += deleted.stored - deleted.live - deleted.lost;
   WS_ASSIGN(l.counters, reader.counters());
   for (const auto& [name, n] : l.counters) {
     if (name.starts_with("quarantined.")) l.quarantined += n;

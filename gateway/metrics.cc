@@ -87,19 +87,23 @@ void commits(Writer& w, const WriterStats& s) {
 }
 
 Status records(Writer& w, LogReader& reader, const Catalog& catalog) {
-  std::vector<std::pair<std::string, std::pair<std::int64_t, std::int64_t>>> topics;
+  std::vector<std::pair<std::string, Account>> topics;
   for (const Topic& t : catalog.topics()) {
-    std::int64_t stored = 0, expired = 0;
     WS_ASSIGN(const auto marks, reader.marks(t));
-    for (const PartitionMarks& m : marks) stored += m.log_end.value, expired += m.log_start.value;
-    topics.push_back({t.name, {stored, expired}});
+    topics.emplace_back(t.name, account_of(marks));
   }
   w.family("wayside_records_stored_total", "counter", "Records ever stored, by topic.");
-  for (const auto& [name, n] : topics) w.add(n.first, {{"topic", name}});
+  for (const auto& [name, n] : topics) w.add(n.stored, {{"topic", name}});
   w.family("wayside_records_expired_total", "counter", "Records that retention dropped.");
-  for (const auto& [name, n] : topics) w.add(n.second, {{"topic", name}});
+  for (const auto& [name, n] : topics) w.add(n.expired, {{"topic", name}});
   w.family("wayside_records_live", "gauge", "Records that can be read.");
-  for (const auto& [name, n] : topics) w.add(n.first - n.second, {{"topic", name}});
+  for (const auto& [name, n] : topics) w.add(n.live, {{"topic", name}});
+  w.family("wayside_records_lost_total", "counter",
+           "Records that a damaged file did not give back.");
+  for (const auto& [name, n] : topics) w.add(n.lost, {{"topic", name}});
+  WS_ASSIGN(const auto damaged, reader.damaged());
+  w.family("wayside_damaged_files_total", "counter", "Database files that were set aside.");
+  w.add(static_cast<double>(damaged.size()));
   WS_ASSIGN(const auto counters, reader.counters());
   w.family("wayside_discards_total", "counter",
            "What was quarantined, refused, dropped, deleted or expired unsent, by reason.");

@@ -237,6 +237,19 @@ void add_log_verbs(CLI::App& app, LogVerbs& v, int& code) {
   verify->add_flag("--json", v.verify.json, "As JSON");
   verify->footer("Exit code 1 when something is wrong.\nExample:\n  wayside verify");
   verify->callback([&] { code = cmd_verify(v.verify); });
+
+  auto* repair = app.add_subcommand(
+      "repair", "With the gateway stopped: mend a damaged log, keep what can be read");
+  config_option(repair, v.repair.config);
+  repair->add_flag("-y,--yes", v.repair.yes, "Do not ask");
+  repair->add_flag("--remove-damaged", v.repair.remove_damaged,
+                   "Delete damaged files whose records have come back");
+  repair->footer(
+      "Checks the log; a damaged one is set aside as wayside.db.damaged-<n>, a fresh one goes on\n"
+      "beyond its offsets, every record whose CRC is right is copied back, and what is lost is\n"
+      "named. A running gateway does this by itself. Exit code 1 when something is wrong still.\n"
+      "Example:\n  wayside repair --yes");
+  repair->callback([&] { code = cmd_repair(v.repair); });
 }
 
 std::string bash_completion(const CLI::App& app) {

@@ -24,6 +24,7 @@ struct LogVerbs {
   QuarantineArgs quarantine;
   LedgerArgs ledger;
   VerifyArgs verify;
+  RepairArgs repair;
   DevicesArgs devices;
   std::string query_timeout = "10s", commit = "after";
 };

@@ -5,6 +5,7 @@
 
 #include "base/limits.h"
 #include "base/text.h"
+#include "bridge/bridge.h"
 
 namespace wayside {
 namespace {
@@ -49,8 +50,22 @@ class Planner {
         problems_.push_back({t.line, cat("topic '", t.name, "' stands twice"),
                              "names that differ only in case are one name in SQL"});
       }
-      TopicSpec spec{t.name, static_cast<std::int32_t>(t.partitions), t.retention_ms,
-                     t.retention_bytes == 0 ? kUnbounded : t.retention_bytes, t.columns};
+      TopicSpec spec{t.name,         static_cast<std::int32_t>(t.partitions),
+                     t.retention_ms, t.retention_bytes == 0 ? kUnbounded : t.retention_bytes,
+                     t.columns,      t.priority};
+      for (const BridgeConfig& b : config_.bridges) {
+        const bool named = std::any_of(b.topics.begin(), b.topics.end(), [&](const std::string& n) {
+          return lower(n) == lower(t.name);
+        });
+        if (t.keep_unsent && named) spec.keep_for.push_back(Bridge::group(b.name));
+      }
+      if (t.keep_unsent && spec.keep_for.empty()) {
+        problems_.push_back({t.line,
+                             cat("topic '", t.name,
+                                 "' keeps what has not been sent, and no"
+                                 " bridge sends it"),
+                             "name it in the topics of a [[bridge]], or leave keep_unsent away"});
+      }
       plan_.topics.push_back(std::move(spec));
     }
     plan_.topics.push_back({kQuarantineTopic, 1, config_.quarantine.retention_ms,
@@ -237,6 +252,7 @@ EngineOptions engine_options(const Config& c) {
   EngineOptions options;
   options.path = c.database_path();
   options.budget_bytes = c.storage.budget_bytes;
+  options.keep_free_bytes = c.storage.keep_free_bytes;
   options.segment_rows = c.storage.segment_rows;
   options.offset_retention_ms = c.groups.offset_retention_ms;
   return options;

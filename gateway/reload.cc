@@ -115,7 +115,7 @@ void Gateway::begin_reload(const std::shared_ptr<Reload>& reload) {
       [reload](Engine& engine) -> Status {
         const Config& c = reload->plan.config;
         WS_ASSIGN(reload->warnings, engine.ensure_topics(reload->plan.topics));
-        return engine.set_limits(c.storage.budget_bytes, c.groups.offset_retention_ms);
+        return engine.set_limits(engine_options(c));
       },
       [this, reload](const Status& status) {
         post([this, reload, status] { apply_reload(reload, status); });

@@ -191,8 +191,15 @@ std::string Gateway::status_json() const {
              ",\"failing\":", w.failing ? "true" : "false",
              ",\"waiting_for_commit\":", w.queued_ops + w.committing_ops, ",\"last_error\":");
   append_json_string(out, printable(w.last_error));
+  if (!w.blocked.empty()) {
+    out += ",\"blocked\":";
+    append_json_string(out, w.blocked);
+  }
   const auto full = growth_.seconds_to_full(plan_.config);
   out += cat(",\"seconds_to_full\":", full ? cat(static_cast<std::int64_t>(*full)) : "null");
+  if (const auto p = salvager_->progress(); !p.file.empty()) {
+    out += cat(",\"salvage_percent\":", p.percent, ",\"salvaged\":", p.records);
+  }
   out += ",\"bridges\":[";
   bool first = true;
   for (const RunningBridge& running : bridges_) {
@@ -267,6 +274,7 @@ HttpReply Gateway::health(std::string_view path) const {
   if (path == "/readyz" && w.failing) {
     why += cat(why.empty() ? "" : "; ", "commits fail: ", w.last_error);
   }
+  if (path == "/readyz" && !w.blocked.empty()) why += cat(why.empty() ? "" : "; ", w.blocked);
   if (!why.empty()) return {503, "text/plain", why + "\n"};
   return {200, "text/plain", path == "/readyz" ? "ready\n" : "ok\n"};
 }

@@ -97,6 +97,12 @@ struct VerifyArgs {
 };
 int cmd_verify(const VerifyArgs& args);
 
+struct RepairArgs {
+  std::string config;
+  bool yes = false, remove_damaged = false;
+};
+int cmd_repair(const RepairArgs& args);
+
 struct DevicesArgs {
   std::string config, since = "24h";
   bool json = false;

@@ -33,10 +33,14 @@ Result<std::vector<std::string>> read_array(Database& db, std::string_view json)
 
 Result<Catalog> Catalog::load(Database& db) {
   Catalog catalog;
+  // A log of an older format is read as it is.
+  WS_ASSIGN(const std::int64_t version, db.number("PRAGMA user_version"));
   WS_ASSIGN(Statement s,
-            db.prepare("SELECT topic_id, uuid, name, chain, retention_ms, retention_bytes, columns,"
-                       " learnt_columns, tp, partition FROM _ws_topics JOIN _ws_partitions"
-                       " USING (topic_id) ORDER BY topic_id, partition"));
+            db.prepare(cat("SELECT topic_id, uuid, name, chain, retention_ms, retention_bytes,"
+                           " columns, learnt_columns, tp, partition, ",
+                           version < 3 ? "1, '[]'" : "priority, keep_for",
+                           " FROM _ws_topics JOIN _ws_partitions"
+                           " USING (topic_id) ORDER BY topic_id, partition")));
   for (;;) {
     WS_ASSIGN(const bool row, s.step());
     if (!row) break;
@@ -53,6 +57,8 @@ Result<Catalog> Catalog::load(Database& db) {
         WS_ASSIGN(t.columns, read_array(db, s.bytes(6)));
       }
       WS_ASSIGN(t.learnt_columns, read_array(db, s.bytes(7)));
+      t.priority = s.integer(10);
+      WS_ASSIGN(t.keep_for, read_array(db, s.bytes(11)));
       catalog.topics_.push_back(std::move(t));
     }
     const Partition p{TpId(static_cast<std::int32_t>(s.integer(8))),

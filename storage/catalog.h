@@ -19,6 +19,9 @@ namespace wayside {
 inline constexpr std::int64_t kForever = -1;    // retention_ms
 inline constexpr std::int64_t kUnbounded = -1;  // retention_bytes
 
+// When there is no room, segments of a lower priority go first.
+inline constexpr std::int64_t kNormalPriority = 1;
+
 // What the configuration wants of a topic.
 struct TopicSpec {
   std::string name;
@@ -26,6 +29,8 @@ struct TopicSpec {
   std::int64_t retention_ms = 7 * 86'400'000LL;
   std::int64_t retention_bytes = kUnbounded;
   std::optional<std::vector<std::string>> columns;  // none: learnt from the data
+  std::int64_t priority = kNormalPriority;
+  std::vector<std::string> keep_for = {};  // groups that must have read a record before it goes
 };
 
 struct Partition {
@@ -43,6 +48,8 @@ struct Topic {
   std::optional<std::vector<std::string>> columns;
   std::vector<std::string> learnt_columns;
   std::vector<Partition> partitions;  // in order, from 0
+  std::int64_t priority = kNormalPriority;
+  std::vector<std::string> keep_for;
 };
 
 class Catalog {

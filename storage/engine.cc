@@ -11,26 +11,58 @@
 #include "base/file.h"
 #include "base/limits.h"
 #include "base/text.h"
+#include "storage/recovery.h"
+#include "storage/rescue.h"
+#include "storage/snapshot.h"
+#include "storage/space.h"
 #include "storage/transaction.h"
 #include "storage/views.h"
 
 namespace wayside {
 
+Engine::Engine(const EngineOptions& options, const Clock& clock, Logger& logger)
+    : options_(options),
+      clock_(clock),
+      logger_(logger),
+      recovery_(std::make_unique<Recovery>(*this)),
+      space_(std::make_unique<Space>(*this)) {}
+
+Engine::~Engine() {
+  recovery_->note_end();
+}
+
+// Data never keeps it from starting: what cannot be opened is set aside. But once only: a fresh
+// database that cannot be opened either is a disk that does not work.
 Result<std::unique_ptr<Engine>> Engine::open(const EngineOptions& options, const Clock& clock,
                                              Logger& logger) {
+  WS_ASSIGN(const FilesFound found, look_at_files(options, logger));
+  std::string damage = options.damage.empty() ? found.damage : options.damage;
+  if (damage.empty()) {
+    auto engine = open_sound(options, clock, logger);
+    if (!engine && engine.error().code == ErrorCode::corrupt) {
+      damage = engine.error().what;
+    } else {
+      if (engine) damage = (*engine)->recovery_->resume(found);
+      if (damage.empty()) {
+        if (engine) WS_TRY((*engine)->start_epoch());
+        return engine;
+      }
+    }
+  }
+  WS_TRY(renew_database(options, damage, found.sidecar, clock, logger));
+  WS_ASSIGN(auto engine, open_sound(options, clock, logger));
+  WS_TRY(engine->start_epoch());
+  return engine;
+}
+
+// As it is, or an error: corrupt when it must be set aside.
+Result<std::unique_ptr<Engine>> Engine::open_sound(const EngineOptions& options, const Clock& clock,
+                                                   Logger& logger) {
   std::unique_ptr<Engine> engine(new Engine(options, clock, logger));
   WS_TRY(engine->open_database());
   WS_TRY(ensure_schema(engine->db_, clock));
   WS_TRY(engine->prepare_statements());
   WS_TRY(engine->load());
-  Status started = engine->start_epoch();
-  for (int i = 0; i < 3 && !started && started.error().code == ErrorCode::no_space; ++i) {
-    if (auto freed = engine->free_space(); !freed) return tl::unexpected<Error>(freed.error());
-    started = engine->start_epoch();
-  }
-  WS_TRY(std::move(started));
-  engine->inode_ = file_inode(options.path);
-  engine->keep_ballast();
   return engine;
 }
 
@@ -46,6 +78,22 @@ Status Engine::open_database() {
       logger_.warning("the disk is full; the ballast file is given up to be able to start");
     }
   }
+  WS_TRY(connect());
+  WS_ASSIGN(const bool settled, settle_wal());
+  if (!settled) return {};
+  // A connection that has not checkpointed yet begins its WAL with a random number, by which it is
+  // told from another's. Between the two there may be no WAL, and nothing is missing.
+  WS_ASSIGN(
+      const std::int64_t noted,
+      db_.number("SELECT count(*) FROM pragma_table_info('_ws_epochs') WHERE name='wal_salt'"));
+  if (noted > 0) {
+    WS_TRY(db_.exec("UPDATE _ws_epochs SET wal_salt=NULL WHERE wal_salt IS NOT NULL"));
+  }
+  db_ = Database();
+  return connect();
+}
+
+Status Engine::connect() {
   WS_ASSIGN(db_, Database::open(options_.path, OpenMode::read_write_create, options_.vfs));
   WS_TRY(db_.exec("PRAGMA busy_timeout=1000"));
   WS_TRY(db_.exec("PRAGMA page_size=4096"));
@@ -63,27 +111,24 @@ Status Engine::open_database() {
   WS_TRY(db_.exec(cat("PRAGMA journal_size_limit=", limits::kJournalSizeLimitBytes)));
   WS_TRY(db_.exec("PRAGMA temp_store=MEMORY"));
   WS_TRY(db_.exec("PRAGMA cache_size=-4096"));
-  if (options_.budget_bytes > 0) {
-    page_limit_ = budget_pages();
-    WS_TRY(db_.exec(cat("PRAGMA max_page_count=", page_limit_)));
-  }
-  return settle_wal();
+  return space_->set_page_limit();
 }
 
 // After a failed sync the kernel may show WAL bytes that are not on the disk, and an append behind
 // them would be lost with them. So before the first acknowledgement everything the WAL shows is
-// copied into the database, synced, and the WAL is emptied.
-Status Engine::settle_wal() {
+// copied into the database, synced, and the WAL is emptied. False: it is synced as it is.
+Result<bool> Engine::settle_wal() {
   const auto busy = db_.number("PRAGMA wal_checkpoint(TRUNCATE)");
-  if (busy && *busy == 0) return {};
+  if (busy && *busy == 0) return true;
   const bool full = !busy && busy.error().code == ErrorCode::no_space;
   if (!busy && !full) return tl::unexpected<Error>(busy.error());
-  if (!options_.vfs.empty()) return {};
+  if (!options_.vfs.empty()) return false;
   // Somebody reads an old snapshot, or the disk is full. The same bytes written again are dirty
   // again, and synced.
   logger_.warning(full ? "the disk is full while the log opens; its WAL is synced in place"
                        : "another program reads the database; its WAL is synced in place");
-  return rewrite_in_place_and_sync(options_.path + "-wal");
+  WS_TRY(rewrite_in_place_and_sync(options_.path + "-wal"));
+  return false;
 }
 
 Status Engine::prepare_statements() {
@@ -131,7 +176,7 @@ Status Engine::refresh() {
   positions_.next_offset.resize(size, 0);
   std::vector<Chain> found;
   Statement s;
-  WS_ASSIGN(s, db_.prepare("SELECT chain, retention_ms, retention_bytes, segment_rows "
+  WS_ASSIGN(s, db_.prepare("SELECT chain, retention_ms, retention_bytes, segment_rows, priority "
                            "FROM _ws_chains ORDER BY chain"));
   for (;;) {
     WS_ASSIGN(const bool row, s.step());
@@ -141,6 +186,7 @@ Status Engine::refresh() {
     c.retention_ms = s.integer(1);
     c.retention_bytes = s.integer(2);
     c.segment_rows = s.integer(3);
+    c.priority = s.integer(4);
     found.push_back(std::move(c));
   }
   std::vector<SegmentStats> open(found.size());
@@ -166,6 +212,7 @@ Status Engine::refresh() {
     if (known[i] == nullptr) continue;
     known[i]->retention_ms = found[i].retention_ms;
     known[i]->retention_bytes = found[i].retention_bytes;
+    known[i]->priority = found[i].priority;
     found[i] = std::move(*known[i]);
   }
   chains_ = std::move(found);
@@ -225,24 +272,27 @@ Status Engine::load_chain(Chain& chain, SegmentStats& stats) {
   }
   // Row by row, in the order of the table: nothing is sorted, so nothing is held in memory.
   WS_ASSIGN(Statement scan,
-            db_.prepare(cat("SELECT tp, \"offset\", seq, ts, append_ms,"
-                            " ifnull(length(CAST(key AS BLOB)),0)"
-                            " + ifnull(length(CAST(value AS BLOB)),0) + ifnull(length(headers),0)"
-                            " FROM ",
+            db_.prepare(cat("SELECT seq, tp, \"offset\", ts, append_ms, key, value, headers,"
+                            " attrs, src, crc FROM ",
                             table, " ORDER BY seq")));
   for (;;) {
     WS_ASSIGN(const bool row, scan.step());
     if (!row) break;
-    WS_TRY(place_of(scan.integer(0)));
-    positions_.next_offset[static_cast<std::size_t>(scan.integer(0))] = scan.integer(1) + 1;
-    positions_.next_seq = std::max(positions_.next_seq, scan.integer(2) + 1);
-    stats.add(scan.integer(3), scan.integer(4), scan.integer(5));
+    const StoredRecord r = record_of(scan);
+    WS_TRY(place_of(r.tp.value));
+    // A page that was torn may still look like one.
+    if (record_crc(r.tp, r.offset, r.append_ms, r.record) != r.crc) {
+      return fail(ErrorCode::corrupt, cat("the CRC of a record in ", table, " is wrong"));
+    }
+    positions_.next_offset[static_cast<std::size_t>(r.tp.value)] = r.offset.value + 1;
+    positions_.next_seq = std::max(positions_.next_seq, r.seq.value + 1);
+    stats.add(r.record.timestamp_ms, r.append_ms, r.record.payload_bytes());
   }
   return prepare_insert(chain);
 }
 
 Status Engine::start_epoch() {
-  WS_TRY(transaction([&]() -> Status {
+  const auto write = [&]() -> Status {
     WS_ASSIGN(Statement s,
               db_.prepare("INSERT INTO _ws_epochs(started_ms, clock_trusted, next_seq) "
                           "VALUES(?1, ?2, ?3)"));
@@ -256,9 +306,18 @@ Status Engine::start_epoch() {
     return db_.exec(
         "DELETE FROM _ws_qos2 WHERE session_id NOT IN "
         "(SELECT session_id FROM _ws_sessions)");
-  }));
+  };
+  Status started = transaction(write);
+  for (int i = 0; i < 3 && !started && started.error().code == ErrorCode::no_space; ++i) {
+    WS_TRY(space_->make_room());
+    started = transaction(write);
+  }
+  WS_TRY(std::move(started));
   WS_ASSIGN(identity_, read_identity(db_));
-  return {};
+  inode_ = file_inode(options_.path);
+  space_->keep_ballast();
+  WS_TRY(space_->set_page_limit());
+  return recovery_->note_start();
 }
 
 Status Engine::begin() {
@@ -297,7 +356,7 @@ Status Engine::commit(std::span<Batch> group) {
     return {};
   };
   Status status = finish(apply_all());
-  if (status) checkpointed_ = false;
+  if (status) space_->note_success();
   if (!status) {
     positions_ = before;
     for (const auto& source : resolved_) source->id = 0;
@@ -347,9 +406,7 @@ Status Engine::apply(Append& op) {
   }
   s.bind(11, record_crc(op.tp, op.offset, append_ms_, r));
   WS_TRY(s.run());
-  stats.add(r.timestamp_ms, append_ms_,
-            static_cast<std::int64_t>((r.key ? r.key->size() : 0) +
-                                      (r.value ? r.value->size() : 0) + r.headers.size()));
+  stats.add(r.timestamp_ms, append_ms_, r.payload_bytes());
   return {};
 }
 

@@ -9,7 +9,6 @@
 #include <memory>
 #include <span>
 #include <string>
-#include <unordered_map>
 #include <vector>
 
 #include "base/clock.h"
@@ -23,8 +22,13 @@
 
 namespace wayside {
 
+class Recovery;
+class Space;
+
 class Engine {
  public:
+  // A database that is damaged is set aside, and a fresh one takes its place.
+  ~Engine();
   [[nodiscard]] static Result<std::unique_ptr<Engine>> open(const EngineOptions& options,
                                                             const Clock& clock, Logger& logger);
 
@@ -33,8 +37,7 @@ class Engine {
 
   // Deletes a topic: its records, its groups' offsets, its view.
   [[nodiscard]] Status delete_topic(std::string_view name);
-  // Limits that may change while it runs.
-  [[nodiscard]] Status set_limits(std::int64_t budget_bytes, std::int64_t offset_retention_ms);
+  [[nodiscard]] Status set_limits(const EngineOptions& limits);
 
   // Takes the write lock, with all that must be settled before a transaction (a roll when the
   // clock's trust changed). `busy`: somebody else has the lock; try again.
@@ -45,11 +48,11 @@ class Engine {
 
   // Rolls segments that are full; cheap when none is. Called after every commit.
   [[nodiscard]] Status roll_full_segments();
-  // One bounded step of what can wait for an idle moment. True: there is more to do at once.
+  // One bounded step of what can wait. True: there is more to do at once.
   [[nodiscard]] Result<bool> maintain();
-  // After `no_space`: room by a checkpoint, else the ballast, else the oldest closed segment.
-  [[nodiscard]] Status free_space();
 
+  [[nodiscard]] Recovery& recovery() { return *recovery_; }
+  [[nodiscard]] Space& space() { return *space_; }
   [[nodiscard]] const Catalog& catalog() const { return catalog_; }
   [[nodiscard]] const Identity& identity() const { return identity_; }
   [[nodiscard]] Offset next_offset(TpId tp) const;
@@ -58,10 +61,15 @@ class Engine {
   using SegmentStats = engine_state::SegmentStats;
   using Chain = engine_state::Chain;
   using Positions = engine_state::Positions;
-  Engine(const EngineOptions& options, const Clock& clock, Logger& logger)
-      : options_(options), clock_(clock), logger_(logger) {}
+  friend class Recovery;
+  friend class Space;
+  Engine(const EngineOptions& options, const Clock& clock, Logger& logger);
+  [[nodiscard]] static Result<std::unique_ptr<Engine>> open_sound(const EngineOptions& options,
+                                                                  const Clock& clock,
+                                                                  Logger& logger);
   [[nodiscard]] Status open_database();
-  [[nodiscard]] Status settle_wal();
+  [[nodiscard]] Status connect();
+  [[nodiscard]] Result<bool> settle_wal();
   [[nodiscard]] Status start_epoch();
   [[nodiscard]] Status load();
   [[nodiscard]] Status refresh();
@@ -98,6 +106,7 @@ class Engine {
   [[nodiscard]] Status add_partitions(TopicId id, std::int32_t from, std::int32_t to);
 
   [[nodiscard]] Status open_segment(ChainId chain, std::int64_t segment);
+  [[nodiscard]] Status close_segment(std::size_t chain, std::int64_t last_seq);
   [[nodiscard]] Status roll(std::size_t chain);
   [[nodiscard]] bool may_roll(std::size_t chain) const;
   [[nodiscard]] bool is_full(std::size_t chain) const;
@@ -111,35 +120,26 @@ class Engine {
   [[nodiscard]] Status expire_sessions(bool by_time);
   [[nodiscard]] Status expire_offsets(bool by_time);
   [[nodiscard]] Status drop_chain(ChainId chain);
-  [[nodiscard]] bool step(std::string_view what, const Result<bool>& result);
-  [[nodiscard]] bool checkpoint();
-  [[nodiscard]] Status drop_of_the_oldest_chain();
-  [[nodiscard]] Status drop_within_limit();
-  [[nodiscard]] Status limit_to_present_size();
-  [[nodiscard]] std::int64_t budget_pages() const;
-  [[nodiscard]] std::int64_t used_pages();
+  [[nodiscard]] Result<bool> step(std::string_view what, const Result<bool>& result);
   [[nodiscard]] Result<bool> refresh_views();
   [[nodiscard]] Result<bool> learn_columns();
   [[nodiscard]] bool time_is_steady();
-  [[nodiscard]] bool over_budget();
-  [[nodiscard]] std::int64_t segment_bytes_most() const;
-  void keep_ballast();
   EngineOptions options_;
   const Clock& clock_;
   Logger& logger_;
   Database db_;
   Identity identity_;
   Catalog catalog_;
+  std::unique_ptr<Recovery> recovery_;
+  std::unique_ptr<Space> space_;
   std::vector<Chain> chains_;
   static constexpr std::size_t kNoChain = SIZE_MAX;  // of a partition of a deleted topic
   std::vector<std::size_t> chain_of_;                // by tp: place in chains_
   Positions positions_;
   engine_state::Upkeep upkeep_;
-  std::uint64_t inode_ = 0;              // of the database that was opened
-  bool checkpointed_ = false;            // to make room, and no commit has succeeded since
-  std::int64_t page_limit_ = INT64_MAX;  // by the budget, or by a disk that was found full
-  bool trusted_ = false;                 // the clock, in the running transaction
-  std::int64_t append_ms_ = 0;           // of the running transaction
+  std::uint64_t inode_ = 0;     // of the database that was opened
+  bool trusted_ = false;        // the clock, in the running transaction
+  std::int64_t append_ms_ = 0;  // of the running transaction
   std::int64_t sources_ = 0;
   std::int64_t added_sources_ = 0;                 // of the running transaction
   std::vector<std::shared_ptr<Source>> resolved_;  // of the running transaction

@@ -24,6 +24,7 @@ struct ClosedSegment {
 struct Chain {
   ChainId id;
   std::int64_t retention_ms = kForever, retention_bytes = kUnbounded, segment_rows = 0;
+  std::int64_t priority = kNormalPriority;
   std::int64_t segment = 0, opened_ms = 0;  // of the open one
   bool clock_trusted = false;
   std::vector<ClosedSegment> closed;  // oldest first

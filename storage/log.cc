@@ -5,6 +5,7 @@
 
 #include "base/limits.h"
 #include "base/text.h"
+#include "storage/space.h"
 
 namespace wayside {
 namespace {
@@ -30,12 +31,22 @@ std::int64_t now_ms() {
 Result<std::unique_ptr<Log>> Log::open(const EngineOptions& options, const CommitPolicy& policy,
                                        std::span<const TopicSpec> topics, const Clock& clock,
                                        Logger& logger) {
-  WS_ASSIGN(auto engine, Engine::open(options, clock, logger));
-  WS_ASSIGN(const auto warnings, engine->ensure_topics(topics));
-  for (const std::string& w : warnings) logger.warning(w);
-  // The views stand before the first reading does.
-  WS_ASSIGN([[maybe_unused]] const bool more, engine->maintain());
-  return std::unique_ptr<Log>(new Log(std::move(engine), policy, options.path, logger));
+  const auto open_ready = [&](const EngineOptions& with) -> Result<std::unique_ptr<Engine>> {
+    WS_ASSIGN(auto engine, Engine::open(with, clock, logger));
+    WS_ASSIGN(const auto warnings, engine->ensure_topics(topics));
+    for (const std::string& w : warnings) logger.warning(w);
+    // The views stand before the first reading does.
+    WS_ASSIGN([[maybe_unused]] const bool more, engine->maintain());
+    return engine;
+  };
+  auto engine = open_ready(options);
+  if (!engine && engine.error().code == ErrorCode::corrupt && options.damage.empty()) {
+    EngineOptions damaged = options;  // met only now
+    damaged.damage = engine.error().what;
+    engine = open_ready(damaged);
+  }
+  if (!engine) return tl::unexpected<Error>(engine.error());
+  return std::unique_ptr<Log>(new Log(std::move(*engine), policy, options.path, logger));
 }
 
 Log::Log(std::unique_ptr<Engine> engine, const CommitPolicy& policy, const std::string& path,
@@ -121,6 +132,17 @@ void Log::run_changes() {
   }
 }
 
+void Log::report_damage(const Error& error) {
+  if (error.code != ErrorCode::corrupt) return;
+  const MutexLock lock(mutex_);
+  if (damage_.empty()) damage_ = error.what;
+}
+
+std::string Log::damage() const {
+  const MutexLock lock(mutex_);
+  return damage_;
+}
+
 WriterStats Log::stats() const {
   const MutexLock lock(mutex_);
   return stats_;
@@ -189,6 +211,7 @@ void Log::run(std::stop_token stop) {
     if (!idle) {
       commit_group(group, stop);
       if (auto rolled = engine_->roll_full_segments(); !rolled) {
+        report_damage(rolled.error());
         logger_.repeated(LogLevel::error, "roll", rolled.error().text());
       }
     }
@@ -200,17 +223,44 @@ void Log::run(std::stop_token stop) {
     if (!idle && now - maintained < every) continue;
     more = maintain();
     maintained = now;
+    const std::string blocked = engine_->space().blocked();
+    const MutexLock lock(mutex_);
+    stats_.blocked = blocked;
   }
 }
 
 bool Log::maintain() {
   const auto more = engine_->maintain();
   if (more) return *more;
+  report_damage(more.error());
   logger_.repeated(LogLevel::error, "maintain", more.error().text());
   return false;
 }
 
+// Readings for a topic that must not drop what it has, and has no room, are not taken; the others
+// of the group are.
+void Log::refuse_blocked(std::vector<Batch>& group) {
+  const std::string why = engine_->space().blocked();
+  {
+    const MutexLock lock(mutex_);
+    stats_.blocked = why;
+  }
+  if (why.empty()) return;
+  std::erase_if(group, [&](Batch& b) {
+    const bool refused = std::any_of(b.ops.begin(), b.ops.end(), [&](const Op& op) {
+      const auto* a = std::get_if<Append>(&op);
+      return a != nullptr && !engine_->space().refusal(a->tp).empty();
+    });
+    if (!refused) return false;
+    logger_.repeated(LogLevel::error, "blocked", why);
+    if (b.done) b.done(b, fail(ErrorCode::no_space, why));
+    return true;
+  });
+}
+
 void Log::commit_group(std::vector<Batch>& group, std::stop_token stop) {
+  refuse_blocked(group);
+  if (group.empty()) return;
   const auto begin = steady_clock::now();
   const Status status = try_commit(group, stop);
   const std::int64_t us =
@@ -245,14 +295,19 @@ void Log::commit_group(std::vector<Batch>& group, std::stop_token stop) {
   for (Batch& b : group) {
     if (b.done) b.done(b, status);
   }
+  // What an unreadable page was needed for is not stored; a second try would meet it again.
+  if (!status) report_damage(status.error());
   if (!status && status.error().code == ErrorCode::no_space) {
-    if (auto freed = engine_->free_space(); !freed) {
-      logger_.repeated(LogLevel::error, "free_space", freed.error().text());
+    if (auto freed = engine_->space().make_room(); !freed) {
+      logger_.repeated(LogLevel::error, "room", freed.error().text());
     }
   }
 }
 
 Status Log::try_commit(std::vector<Batch>& group, std::stop_token stop) {
+  if (const std::string why = damage(); !why.empty()) {
+    return fail(ErrorCode::corrupt, why, "the gateway opens its log anew");
+  }
   bool nothing = true;
   for (const Batch& b : group) nothing = nothing && b.ops.empty();
   if (nothing) return {};

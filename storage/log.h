@@ -37,6 +37,7 @@ struct WriterStats {
   std::int64_t heartbeat_steady_ms = 0;  // of the writer's loop
   bool failing = false;                  // the last commit was one that failed
   std::string last_error;
+  std::string blocked;  // why some topics take no readings; empty: all do
   // Commits by how long they took, synced: so many up to each bound of kCommitBoundsMs, the last
   // count above all of them; and all of it together.
   std::array<std::int64_t, 13> commit_counts{};
@@ -69,6 +70,10 @@ class Log final : public BatchSink {
   void change(Work work, Done done);
   [[nodiscard]] WriterStats stats() const;
   void set_policy(const CommitPolicy& policy);  // Thread: any
+  // A reader in the process met damage; the writer may have, too. Not empty: the log must be opened
+  // anew with this as EngineOptions::damage; until then nothing is acknowledged. Thread: any.
+  void report_damage(const Error& error);
+  [[nodiscard]] std::string damage() const;
   // The program stops: a write lock that somebody else holds is no longer waited out. Thread: any.
   void give_up_waiting() { give_up_waiting_ = true; }
   // Waits until more than `seen` commits have been made, the time is over or a stop is asked for.
@@ -81,6 +86,7 @@ class Log final : public BatchSink {
   void run(std::stop_token stop);
   // Waits for a group that is due. Empty: there is nothing to commit, but time to maintain.
   std::vector<Batch> next_group(std::stop_token stop, bool idle_work);
+  void refuse_blocked(std::vector<Batch>& group);
   void commit_group(std::vector<Batch>& group, std::stop_token stop);
   [[nodiscard]] Status try_commit(std::vector<Batch>& group, std::stop_token stop);
   bool maintain();
@@ -108,6 +114,7 @@ class Log final : public BatchSink {
   std::deque<Change> changes_ GUARDED_BY(mutex_);
   std::uint64_t submitted_ GUARDED_BY(mutex_) = 0, taken_ GUARDED_BY(mutex_) = 0;  // batches
   std::shared_ptr<const Catalog> catalog_ GUARDED_BY(mutex_);
+  std::string damage_ GUARDED_BY(mutex_);
   WriterStats stats_ GUARDED_BY(mutex_);
 
   std::jthread writer_;  // last: starts after, and stops before, all it uses

@@ -29,7 +29,7 @@ Result<LogReader> LogReader::open(const std::string& path) {
   if (db) {
     auto works = db->exec("PRAGMA busy_timeout=2000");
     if (works) works = check_schema(*db);
-    if (works) return LogReader(std::move(*db));
+    if (works) return LogReader(std::move(*db), path);
     if (works.error().code != ErrorCode::io) return tl::unexpected<Error>(works.error());
     db = tl::unexpected<Error>(works.error());
   }
@@ -41,7 +41,14 @@ Result<LogReader> LogReader::open(const std::string& path) {
   }
   WS_ASSIGN(Database immutable, Database::open(path, OpenMode::immutable));
   WS_TRY(check_schema(immutable));
-  return LogReader(std::move(immutable));
+  return LogReader(std::move(immutable), path);
+}
+
+LogReader::LogReader(Database db, const std::string& path)
+    : db_(std::move(db)), path_(path), inode_(file_inode(path)) {}
+
+bool LogReader::is_replaced() const {
+  return file_inode(path_) != inode_;
 }
 
 Result<Catalog> LogReader::catalog() {
@@ -189,12 +196,19 @@ Result<std::vector<PartitionMarks>> LogReader::marks_now(const Topic& topic) {
   s.bind(1, topic.id.value);
   for (;;) {
     WS_ASSIGN(const bool row, s.step());
-    if (!row) return out;
+    if (!row) break;
     const TpId tp(static_cast<std::int32_t>(s.integer(0)));
     const auto end = next_offset_.find(tp);
     out.push_back({tp, static_cast<std::int32_t>(s.integer(1)), Offset(s.integer(2)),
                    Offset(end == next_offset_.end() ? 0 : end->second)});
   }
+  WS_ASSIGN(const auto gaps, missing());
+  for (const Missing& m : gaps) {
+    const auto of =
+        std::find_if(out.begin(), out.end(), [&](const PartitionMarks& p) { return p.tp == m.tp; });
+    if (of != out.end()) of->gaps.push_back(m.gap);
+  }
+  return out;
 }
 
 Result<std::vector<PartitionMarks>> LogReader::marks(const Topic& topic) {

@@ -16,17 +16,11 @@
 
 #include "storage/batch.h"
 #include "storage/catalog.h"
+#include "storage/marks.h"
 #include "storage/schema.h"
 #include "storage/sqlite.h"
 
 namespace wayside {
-
-struct PartitionMarks {
-  TpId tp;
-  std::int32_t partition = 0;
-  Offset log_start;  // the oldest record that can be read
-  Offset log_end;    // the offset the next record will get
-};
 
 struct GroupPosition {
   std::string group;
@@ -63,6 +57,14 @@ class LogReader {
   [[nodiscard]] Result<std::optional<Seq>> seq_at(ChainId chain, std::span<const TpId> tps,
                                                   std::int64_t append_ms);
 
+  // Ranges that are named as missing, and files that were set aside, as the database has them.
+  [[nodiscard]] Result<std::vector<Missing>> missing();
+  [[nodiscard]] Result<std::vector<DamagedFile>> damaged();
+  // Whether older records of these partitions may still come back: who reads in order waits.
+  [[nodiscard]] Result<bool> is_salvaging(std::span<const TpId> tps);
+  // Whether the file has been replaced since it was opened: then a new reader is needed.
+  [[nodiscard]] bool is_replaced() const;
+
   [[nodiscard]] Result<std::vector<GroupPosition>> positions(const std::string& group);  // "": all
   [[nodiscard]] Result<std::optional<SealedRange>> sealed(const std::string& bridge);
   [[nodiscard]] Result<std::vector<std::pair<std::string, std::int64_t>>> counters();
@@ -90,7 +92,7 @@ class LogReader {
   // What a deleted topic leaves for the ledger: all that was stored, and what was live when it
   // was deleted, of all of them.
   struct Deleted {
-    std::int64_t stored = 0, live = 0;
+    std::int64_t stored = 0, live = 0, lost = 0;
   };
   [[nodiscard]] Result<Deleted> deleted();
   // Offsets in quarantine that have been dealt with, and how; of a log of format 1: none.
@@ -110,7 +112,7 @@ class LogReader {
     std::int64_t segment = 0, first_seq = 0, last_seq = INT64_MAX, max_append_ms = INT64_MAX;
     bool open = true, indexed = false;
   };
-  explicit LogReader(Database db) : db_(std::move(db)) {}
+  LogReader(Database db, const std::string& path);
   template <class Work>
   auto in_snapshot(Work work) -> decltype(work());
   [[nodiscard]] Result<std::vector<Segment>> segments(ChainId chain, Seq from);
@@ -122,6 +124,8 @@ class LogReader {
                                  std::vector<StoredRecord>& out);
 
   Database db_;
+  std::string path_;
+  std::uint64_t inode_ = 0;
   // Next offsets found by scanning the open segment, and how far it was scanned.
   std::unordered_map<TpId, std::int64_t> next_offset_;
   std::unordered_map<ChainId, std::int64_t> scanned_through_;

@@ -30,6 +30,11 @@ struct Record {
   std::optional<std::string> value;  // none: a tombstone
   std::string headers;               // encoded by encode_headers; empty when there are none
   std::int32_t attributes = 0;
+  // Of key, value and headers.
+  [[nodiscard]] std::int64_t payload_bytes() const {
+    return static_cast<std::int64_t>((key ? key->size() : 0) + (value ? value->size() : 0) +
+                                     headers.size());
+  }
 };
 
 struct StoredRecord {

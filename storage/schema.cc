@@ -139,10 +139,45 @@ CREATE TABLE _ws_quarantine_settled(    -- quarantined readings that have been d
 ALTER TABLE _ws_consumer_offsets ADD COLUMN age_from_ms INTEGER;
 )sql";
 
+// Version 3: offsets that no record has are named, damaged files that were set aside are known, and
+// a WAL can be told from one that belongs to another file.
+constexpr const char* kSchemaV3 = R"sql(
+CREATE TABLE _ws_lost(                  -- offsets without a record, from one to before another
+  tp INTEGER NOT NULL,
+  from_offset INTEGER NOT NULL,
+  to_offset INTEGER NOT NULL,
+  kind TEXT NOT NULL,                   -- 'lost', 'skipped' or 'salvaging'
+  why TEXT NOT NULL,
+  found_ms INTEGER NOT NULL,
+  told INTEGER NOT NULL DEFAULT 0,      -- there is a record of it in the topic gateway.events
+  PRIMARY KEY(tp, from_offset)
+) WITHOUT ROWID;
+
+CREATE TABLE _ws_damaged(               -- files that were set aside
+  file TEXT PRIMARY KEY,                -- its name in data_dir
+  why TEXT NOT NULL,
+  set_aside_ms INTEGER NOT NULL,
+  before_seq INTEGER NOT NULL,          -- its records have lower ones
+  before_source INTEGER NOT NULL,       -- its records' sources that are known are lower
+  state TEXT NOT NULL,                  -- 'waiting', 'salvaged' or 'no room'
+  records INTEGER NOT NULL DEFAULT 0,   -- that were salvaged from it
+  finished_ms INTEGER
+) WITHOUT ROWID;
+
+-- Which goes first when there is no room; groups that must have read a record before it goes.
+ALTER TABLE _ws_chains ADD COLUMN priority INTEGER NOT NULL DEFAULT 1;
+ALTER TABLE _ws_topics ADD COLUMN priority INTEGER NOT NULL DEFAULT 1;
+ALTER TABLE _ws_topics ADD COLUMN keep_for TEXT NOT NULL DEFAULT '[]';
+
+-- First salt of the WAL that this start began with; NULL: not known, or stopped in order.
+ALTER TABLE _ws_epochs ADD COLUMN wal_salt INTEGER;
+)sql";
+
 Status create(Database& db, const Clock& clock) {
   WS_TRY(db.exec("BEGIN IMMEDIATE"));
   WS_TRY(db.exec(kSchemaV1));
   WS_TRY(db.exec(kSchemaV2));
+  WS_TRY(db.exec(kSchemaV3));
   WS_TRY(db.exec(cat("INSERT INTO _ws_meta VALUES('gateway_id', ", quoted_text(random_uuid()),
                      "), ('log_uuid', ", quoted_text(random_uuid()), "), ('created_ms', ",
                      clock.wall_ms(), ")")));
@@ -160,6 +195,12 @@ Status migrate(Database& db) {
     WS_TRY(db.exec("PRAGMA user_version=2"));
     WS_TRY(db.exec("COMMIT"));
   }
+  if (version < 3) {
+    WS_TRY(db.exec("BEGIN IMMEDIATE"));
+    WS_TRY(db.exec(kSchemaV3));
+    WS_TRY(db.exec("PRAGMA user_version=3"));
+    WS_TRY(db.exec("COMMIT"));
+  }
   return {};
 }
 
@@ -169,7 +210,7 @@ Status check_schema(Database& db) {
   WS_ASSIGN(const std::int64_t application, db.number("PRAGMA application_id"));
   WS_ASSIGN(const std::int64_t version, db.number("PRAGMA user_version"));
   if (application != kApplicationId) {
-    return fail(ErrorCode::corrupt, "wayside.db is not a database of Wayside",
+    return fail(ErrorCode::refused, "wayside.db is not a database of Wayside",
                 "check data_dir; this file was made by another program and is left untouched");
   }
   if (version > kSchemaVersion) {

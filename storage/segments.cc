@@ -1,13 +1,12 @@
 // Segments: opened, rolled, indexed, dropped. Retention drops whole segments and moves log start
 // offsets; it acts on trusted time only, and a bounded part per step.
-#include <sys/statvfs.h>
-#include <unistd.h>
-
 #include <algorithm>
 
 #include "base/file.h"
 #include "base/limits.h"
 #include "base/text.h"
+#include "storage/recovery.h"
+#include "storage/space.h"
 #include "storage/transaction.h"
 #include "storage/views.h"
 
@@ -20,17 +19,6 @@ constexpr std::int64_t kSegmentsPerRetention = 48;
 constexpr std::int64_t kSegmentAgeLeastMs = 60'000;
 // An index that could not be built is optional: it is tried again now and then.
 constexpr std::int64_t kIndexRetryMs = 60'000;
-// With so many unused pages (4 MiB) in the database, it is not the database that is full.
-constexpr std::int64_t kFreePagesEnough = 1024;
-constexpr std::int64_t kPagesLeast = 1024;
-// What a roll and a drop may need beside what they give back.
-constexpr std::int64_t kPagesForADrop = 256;
-
-std::int64_t free_bytes(const std::string& path) {
-  struct statvfs fs {};
-  if (::statvfs(path.c_str(), &fs) != 0) return 0;
-  return static_cast<std::int64_t>(fs.f_bavail) * static_cast<std::int64_t>(fs.f_frsize);
-}
 
 // How many of the oldest closed segments have expired. Only trusted times count, and none of the
 // future, for that was a wrong clock; a segment without such a time is as old as the next that has
@@ -70,6 +58,18 @@ Status Engine::open_segment(ChainId chain, std::int64_t segment) {
   return {};
 }
 
+// Within a transaction: what is known of it is written down.
+Status Engine::close_segment(std::size_t place, std::int64_t last_seq) {
+  const SegmentStats& stats = positions_.open[place];
+  WS_ASSIGN(Statement close,
+            db_.prepare("UPDATE _ws_segments SET last_seq=?1, rows=?2, bytes=?3, min_ts=?4,"
+                        " max_ts=?5, min_append_ms=?6, max_append_ms=?7"
+                        " WHERE chain=?8 AND segment=?9"));
+  close.bind(1, last_seq).bind(2, stats.rows).bind(3, stats.bytes).bind(4, stats.min_ts);
+  close.bind(5, stats.max_ts).bind(6, stats.min_append_ms).bind(7, stats.max_append_ms);
+  return close.bind(8, chains_[place].id.value).bind(9, chains_[place].segment).run();
+}
+
 Status Engine::roll(std::size_t place) {
   Chain& chain = chains_[place];
   SegmentStats& stats = positions_.open[place];
@@ -87,13 +87,7 @@ Status Engine::roll(std::size_t place) {
   Statement insert;
   const std::int64_t next = chain.segment + 1;
   WS_TRY(transaction([&]() -> Status {
-    WS_ASSIGN(Statement close,
-              db_.prepare(cat("UPDATE _ws_segments SET last_seq=?1, rows=?2, bytes=?3, min_ts=?4,"
-                              " max_ts=?5, min_append_ms=?6, max_append_ms=?7",
-                              where)));
-    close.bind(1, positions_.next_seq - 1).bind(2, stats.rows).bind(3, stats.bytes);
-    close.bind(4, stats.min_ts).bind(5, stats.max_ts).bind(6, stats.min_append_ms);
-    WS_TRY(close.bind(7, stats.max_append_ms).run());
+    WS_TRY(close_segment(place, positions_.next_seq - 1));
     WS_TRY(open_segment(chain.id, next));
     WS_ASSIGN(insert, db_.prepare(cat("INSERT INTO ", segment_table(chain.id, next),
                                       " VALUES(?1,?2,?3,?4,?5,?6,?7,?8,?9,?10,?11)"),
@@ -128,18 +122,11 @@ bool Engine::is_full(std::size_t place) const {
   // Beyond half of what a chain may have, segments get larger, so that the rest lasts.
   std::int64_t times = 1;
   for (std::int64_t n = limits::kSegmentsPerChainMax / 2; n < closed; n += 50) times *= 2;
-  std::int64_t bytes_most = segment_bytes_most() * times;
+  std::int64_t bytes_most = space_->segment_bytes_most() * times;
   if (chain.retention_bytes != kUnbounded) {
     bytes_most = std::min(bytes_most, std::max<std::int64_t>(chain.retention_bytes / 8, 1));
   }
   return stats.rows >= chain.segment_rows * times || stats.bytes >= bytes_most;
-}
-
-// Under a limit every chain must be able to close several segments long before it is used up.
-std::int64_t Engine::segment_bytes_most() const {
-  if (page_limit_ == INT64_MAX) return options_.segment_bytes;
-  const auto chains = static_cast<std::int64_t>(std::max<std::size_t>(chains_.size(), 1));
-  return std::min(options_.segment_bytes, page_limit_ * 4096 / (8 * chains));
 }
 
 bool Engine::is_old(std::size_t place) const {
@@ -156,40 +143,45 @@ Status Engine::roll_full_segments() {
   for (std::size_t i = 0; i < chains_.size(); ++i) {
     if (is_full(i)) WS_TRY(roll(i));
   }
+  recovery_->keep_sidecar(false);
   return {};
 }
 
 // Each step stands alone: one that fails is told, and the others go on. What frees space is first.
 Result<bool> Engine::maintain() {
   const std::int64_t now = clock_.steady_ms();
+  const auto once = [](const Status& s) {
+    return s ? Result<bool>(false) : Result<bool>(tl::unexpected<Error>(s.error()));
+  };
+  bool more = false;
   if (now - upkeep_.last_step_ms >= kRetentionEveryMs) {
     upkeep_.last_step_ms = now;
     const bool by_time = time_is_steady();
-    if (step("retention", apply_retention(by_time))) return true;
+    WS_ASSIGN(more, step("retention", apply_retention(by_time)));
+    if (more) return true;
     for (std::size_t i = 0; i < chains_.size(); ++i) {
-      if (!is_old(i)) continue;
-      if (auto rolled = roll(i); !rolled)
-        logger_.repeated(LogLevel::error, "roll", rolled.error().text());
+      if (is_old(i)) WS_TRY(step("roll", once(roll(i))));
     }
-    if (auto ended = expire_sessions(by_time); !ended) {
-      logger_.repeated(LogLevel::error, "sessions", ended.error().text());
-    }
-    if (auto ended = expire_offsets(by_time); !ended) {
-      logger_.repeated(LogLevel::error, "offsets", ended.error().text());
-    }
-    if (step("columns", learn_columns())) return true;
-    keep_ballast();
+    WS_TRY(step("sessions", once(expire_sessions(by_time))));
+    WS_TRY(step("offsets", once(expire_offsets(by_time))));
+    WS_ASSIGN(more, step("columns", learn_columns()));
+    if (more) return true;
+    space_->keep_ballast();
+    recovery_->keep_sidecar(false);
   }
-  if (upkeep_.views_stale && now >= upkeep_.views_not_before_ms && step("views", refresh_views()))
-    return true;
+  if (upkeep_.views_stale && now >= upkeep_.views_not_before_ms) {
+    WS_ASSIGN(more, step("views", refresh_views()));
+    if (more) return true;
+  }
   if (now < upkeep_.index_not_before_ms) return false;
   auto built = build_one_index();
   if (!built) upkeep_.index_not_before_ms = now + kIndexRetryMs;
   return step("index", built);
 }
 
-bool Engine::step(std::string_view what, const Result<bool>& result) {
-  if (result) return *result;
+// Damage is for whoever can set the file aside; every other error is told, and the rest goes on.
+Result<bool> Engine::step(std::string_view what, const Result<bool>& result) {
+  if (result || result.error().code == ErrorCode::corrupt) return result;
   logger_.repeated(LogLevel::error, what, cat(what, ": ", result.error().text()));
   return false;
 }
@@ -264,16 +256,13 @@ Result<bool> Engine::apply_retention(bool by_time) {
     const bool too_many_bytes = chain.retention_bytes != kUnbounded &&
                                 bytes - chain.closed.front().bytes >= chain.retention_bytes;
     if (!expired && !too_many_bytes) continue;
+    WS_ASSIGN(const std::string unsent, space_->unsent_in_oldest(i));
+    if (!unsent.empty()) continue;  // a topic of it keeps what has not been sent
     WS_TRY(drop_oldest(i, expired ? "retention" : "retention_bytes"));
     dropped = true;
   }
-  if (over_budget()) {
-    if (auto freed = drop_of_the_oldest_chain(); !freed) {
-      logger_.repeated(LogLevel::error, "budget", freed.error().text());
-    } else {
-      dropped = true;
-    }
-  }
+  WS_ASSIGN(const bool freed, space_->keep_within());
+  dropped = dropped || freed;
   if (!by_time) return dropped;
   WS_ASSIGN(const bool moved, apply_topic_retention(now));
   return dropped || moved;
@@ -325,124 +314,6 @@ Status Engine::drop_oldest(std::size_t place, std::string_view why) {
                    format_bytes(chain.closed.front().bytes), " of records"));
   chain.closed.erase(chain.closed.begin());
   return {};
-}
-
-// A full disk, or a budget that is used up, in the order of what it costs.
-Status Engine::free_space() {
-  if (used_pages() + kPagesForADrop >= page_limit_) return drop_within_limit();
-  // The disk itself is full, perhaps of others' files. The WAL may only need its beginning back.
-  // Only once: if no commit succeeds after it, it was not that.
-  if (!checkpointed_ && file_size(options_.path + "-wal") > 0 && checkpoint()) {
-    checkpointed_ = true;
-    return {};
-  }
-  const std::string ballast = options_.path + ".ballast";
-  const bool had_ballast = options_.vfs.empty() && ::unlink(ballast.c_str()) == 0;
-  const auto unused = db_.number("PRAGMA freelist_count");
-  if (!had_ballast && unused && *unused > kFreePagesEnough) {
-    return fail(ErrorCode::no_space,
-                "the disk is full, and not of this log, which has unused pages of its own",
-                "free some space on this file system; dropping records would not help");
-  }
-  // From now on the log lives within the pages it has, and the ballast's space is the WAL's: what
-  // it needs to drop old segments is never used up by new ones.
-  logger_.warning("the disk is full: the log grows no further and drops its oldest records");
-  (void)checkpoint();
-  WS_TRY(limit_to_present_size());
-  return drop_within_limit();
-}
-
-Status Engine::limit_to_present_size() {
-  WS_ASSIGN(const std::int64_t pages, db_.number("PRAGMA page_count"));
-  // Not so small that what is acknowledged would be dropped at once.
-  page_limit_ = std::min(page_limit_, std::max(pages, kPagesLeast));
-  return db_.exec(cat("PRAGMA max_page_count=", page_limit_));
-}
-
-// The chain whose oldest segment is the oldest of all gives it.
-Status Engine::drop_of_the_oldest_chain() {
-  std::size_t oldest = chains_.size();
-  for (std::size_t i = 0; i < chains_.size(); ++i) {
-    if (chains_[i].closed.empty()) continue;
-    if (oldest == chains_.size() ||
-        chains_[i].closed.front().max_append_ms < chains_[oldest].closed.front().max_append_ms) {
-      oldest = i;
-    }
-  }
-  if (oldest == chains_.size()) {
-    return fail(ErrorCode::no_space, "there is no room, and no closed segment to drop",
-                "free some space on this file system, or raise storage.budget");
-  }
-  return drop_oldest(oldest, "no space");
-}
-
-// At the limit even a roll has no room: it is lent some pages.
-Status Engine::drop_within_limit() {
-  const bool none_closed =
-      std::all_of(chains_.begin(), chains_.end(), [](const Chain& c) { return c.closed.empty(); });
-  WS_TRY(db_.exec(cat("PRAGMA max_page_count=", page_limit_ + kPagesForADrop)));
-  Status status;
-  if (none_closed) {
-    std::size_t largest = 0;
-    for (std::size_t i = 0; i < chains_.size(); ++i) {
-      if (positions_.open[i].bytes > positions_.open[largest].bytes) largest = i;
-    }
-    status = roll(largest);
-  }
-  if (status) status = drop_of_the_oldest_chain();
-  WS_TRY(db_.exec(cat("PRAGMA max_page_count=", page_limit_)));
-  return status;
-}
-
-std::int64_t Engine::budget_pages() const {
-  return std::max<std::int64_t>((options_.budget_bytes - limits::kJournalSizeLimitBytes) / 4096,
-                                2048);
-}
-
-std::int64_t Engine::used_pages() {
-  const auto pages = db_.number("PRAGMA page_count"), unused = db_.number("PRAGMA freelist_count");
-  return pages && unused ? *pages - *unused : 0;
-}
-
-// True: the whole WAL is in the database, and its file starts anew.
-bool Engine::checkpoint() {
-  const auto busy = db_.number("PRAGMA wal_checkpoint(TRUNCATE)", 1);
-  return busy && *busy == 0;
-}
-
-bool Engine::over_budget() {
-  if (page_limit_ == INT64_MAX) return false;
-  const std::int64_t used = used_pages();
-  if (used > page_limit_ - page_limit_ / 8) return true;
-  if (options_.budget_bytes == 0) return false;
-  // Within its pages, but with a WAL that cannot start anew: dropping records would not shrink it.
-  const std::int64_t wal = file_size(options_.path + "-wal");
-  if (used * 4096 + wal > options_.budget_bytes && !checkpoint()) {
-    logger_.repeated(LogLevel::error, "wal",
-                     cat("the WAL has grown to ", format_bytes(wal),
-                         ": another program keeps an old snapshot of the database open; end its "
-                         "transaction (lsof ",
-                         options_.path, "-shm names it)"));
-  }
-  return false;
-}
-
-// With room enough again, the ballast is made anew and a full disk's limit is lifted. Without one,
-// also after a start, the log does not grow into the room that its WAL needs.
-void Engine::keep_ballast() {
-  const std::string ballast = options_.path + ".ballast";
-  if (!options_.vfs.empty() || file_exists(ballast)) return;
-  const std::int64_t room = free_bytes(options_.path);
-  if (room < 3 * limits::kBallastBytes) {
-    (void)limit_to_present_size();
-    return;
-  }
-  if (auto made = write_ballast(ballast, limits::kBallastBytes); !made) {
-    logger_.repeated(LogLevel::warning, "ballast", made.error().text());
-    return;
-  }
-  page_limit_ = options_.budget_bytes > 0 ? budget_pages() : INT64_MAX;
-  (void)db_.exec(cat("PRAGMA max_page_count=", std::min<std::int64_t>(page_limit_, 4294967294)));
 }
 
 }  // namespace wayside

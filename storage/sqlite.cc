@@ -12,6 +12,9 @@
 namespace wayside {
 namespace {
 
+constexpr const char* kDamagedHint =
+    "a running gateway sets it aside by itself; with the gateway stopped: wayside repair";
+
 Error error_of(sqlite3* db, int rc, std::string_view doing) {
   ErrorCode code = ErrorCode::io;
   std::string hint;
@@ -28,7 +31,14 @@ Error error_of(sqlite3* db, int rc, std::string_view doing) {
     case SQLITE_CORRUPT:
     case SQLITE_NOTADB:
       code = ErrorCode::corrupt;
-      hint = "copy wayside.db and wayside.db-wal before anything else";
+      hint = kDamagedHint;
+      break;
+    case SQLITE_IOERR:
+      // What the disk does not give back is damaged like what it gives back wrong.
+      if (rc == SQLITE_IOERR_READ || rc == SQLITE_IOERR_CORRUPTFS || rc == SQLITE_IOERR_DATA) {
+        code = ErrorCode::corrupt;
+        hint = kDamagedHint;
+      }
       break;
     case SQLITE_CANTOPEN:
     case SQLITE_PERM:
@@ -104,6 +114,11 @@ Statement& Statement::bind_null(int at) {
 Statement& Statement::bind_bytes(int at, const std::optional<std::string>& value) {
   if (!value) return bind_null(at);
   return is_mqtt_utf8(*value) ? bind_text(at, *value) : bind_blob(at, *value);
+}
+Statement& Statement::bind_column(int at, const Statement& from, int column) {
+  WS_CHECK(sqlite3_bind_value(stmt_.get(), at, sqlite3_column_value(from.stmt_.get(), column)) ==
+           SQLITE_OK);
+  return *this;
 }
 
 Result<bool> Statement::step() {

@@ -26,6 +26,8 @@ class Statement {
   Statement& bind_null(int at);
   // TEXT when it is UTF-8 without U+0000, else BLOB; NULL when there is none.
   Statement& bind_bytes(int at, const std::optional<std::string>& value);
+  // A column of another statement's row, whatever its type.
+  Statement& bind_column(int at, const Statement& from, int column);
 
   // True: a row stands ready. False: done (and reset).
   [[nodiscard]] Result<bool> step();

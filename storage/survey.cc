@@ -119,10 +119,104 @@ Result<std::vector<LogReader::Counted>> LogReader::count_rows(const Topic& topic
   });
 }
 
+std::int64_t PartitionMarks::missing(std::int64_t from, std::int64_t to) const {
+  return missing(from, to, GapKind::lost) + missing(from, to, GapKind::skipped) +
+         missing(from, to, GapKind::salvaging);
+}
+
+std::int64_t PartitionMarks::missing(std::int64_t from, std::int64_t to, GapKind kind) const {
+  std::int64_t n = 0;
+  for (const Gap& g : gaps) {
+    if (g.kind == kind) n += std::max<std::int64_t>(std::min(g.to, to) - std::max(g.from, from), 0);
+  }
+  return n;
+}
+
+// Gaps are in the order of their offsets and do not overlap.
+std::int64_t PartitionMarks::records_after(std::int64_t from, std::int64_t n) const {
+  for (const Gap& g : gaps) {
+    if (g.to <= from) continue;
+    const std::int64_t before = std::max<std::int64_t>(g.from - from, 0);
+    if (before >= n) break;
+    n -= before;
+    from = g.to;
+  }
+  return std::min(from + n, log_end.value);
+}
+
+std::int64_t PartitionMarks::records_before(std::int64_t to, std::int64_t n) const {
+  for (auto g = gaps.rbegin(); g != gaps.rend(); ++g) {
+    if (g->from >= to) continue;
+    const std::int64_t behind = std::max<std::int64_t>(to - g->to, 0);
+    if (behind >= n) break;
+    n -= behind;
+    to = g->from;
+  }
+  return std::max(to - n, log_start.value);
+}
+
+// A log of format 2 or 1 names none.
+Result<std::vector<Missing>> LogReader::missing() {
+  std::vector<Missing> out;
+  WS_ASSIGN(const std::int64_t version, db_.number("PRAGMA user_version"));
+  if (version < 3) return out;
+  WS_ASSIGN(Statement s, db_.prepare("SELECT tp, from_offset, to_offset, kind, why FROM _ws_lost"
+                                     " ORDER BY tp, from_offset"));
+  for (;;) {
+    WS_ASSIGN(const bool row, s.step());
+    if (!row) return out;
+    const GapKind kind = s.bytes(3) == "lost"      ? GapKind::lost
+                         : s.bytes(3) == "skipped" ? GapKind::skipped
+                                                   : GapKind::salvaging;
+    out.push_back({TpId(static_cast<std::int32_t>(s.integer(0))),
+                   {s.integer(1), s.integer(2), kind},
+                   std::string(s.bytes(4))});
+  }
+}
+
+Result<std::vector<DamagedFile>> LogReader::damaged() {
+  std::vector<DamagedFile> out;
+  WS_ASSIGN(const std::int64_t version, db_.number("PRAGMA user_version"));
+  if (version < 3) return out;
+  WS_ASSIGN(Statement s, db_.prepare("SELECT file, why, state, set_aside_ms, records"
+                                     " FROM _ws_damaged ORDER BY set_aside_ms, file"));
+  for (;;) {
+    WS_ASSIGN(const bool row, s.step());
+    if (!row) return out;
+    out.push_back({std::string(s.bytes(0)), std::string(s.bytes(1)), std::string(s.bytes(2)),
+                   s.integer(3), s.integer(4)});
+  }
+}
+
+Result<bool> LogReader::is_salvaging(std::span<const TpId> tps) {
+  WS_ASSIGN(const std::int64_t version, db_.number("PRAGMA user_version"));
+  if (version < 3) return false;
+  WS_ASSIGN(const std::int64_t n,
+            db_.number(cat("SELECT count(*) FROM _ws_damaged WHERE state='waiting' AND EXISTS"
+                           " (SELECT 1 FROM _ws_partitions WHERE tp IN (",
+                           tp_list(tps), "))")));
+  return n > 0;
+}
+
 Result<LogReader::Deleted> LogReader::deleted() {
   Deleted d;
+  WS_ASSIGN(const auto gaps, missing());
+  WS_ASSIGN(Statement gone, db_.prepare("SELECT tp FROM _ws_partitions WHERE topic_id NOT IN"
+                                        " (SELECT topic_id FROM _ws_topics)"));
+  for (;;) {
+    WS_ASSIGN(const bool row, gone.step());
+    if (!row) break;
+    for (const Missing& m : gaps) {
+      if (m.tp.value != gone.integer(0)) continue;
+      const std::int64_t n = m.gap.to - m.gap.from;
+      d.stored -= m.gap.kind == GapKind::skipped ? n : 0;
+      d.lost += m.gap.kind == GapKind::skipped ? 0 : n;
+    }
+  }
+  const std::int64_t skipped = d.stored;
   WS_ASSIGN(d.stored, db_.number("SELECT ifnull(sum(log_start), 0) FROM _ws_partitions"
                                  " WHERE topic_id NOT IN (SELECT topic_id FROM _ws_topics)"));
+  d.stored += skipped;
   WS_ASSIGN(d.live, db_.number("SELECT ifnull((SELECT value FROM _ws_counters"
                                " WHERE name='deleted.records'), 0)"));
   return d;

@@ -3,6 +3,8 @@
 
 #include "base/limits.h"
 #include "base/text.h"
+#include "storage/recovery.h"
+#include "storage/space.h"
 #include "storage/transaction.h"
 
 namespace wayside {
@@ -12,7 +14,8 @@ namespace {
 bool differs(const Topic& topic, const TopicSpec& spec) {
   return static_cast<std::int32_t>(topic.partitions.size()) != spec.partitions ||
          topic.retention_ms != spec.retention_ms || topic.retention_bytes != spec.retention_bytes ||
-         topic.columns != spec.columns;
+         topic.columns != spec.columns || topic.priority != spec.priority ||
+         topic.keep_for != spec.keep_for;
 }
 
 }  // namespace
@@ -44,6 +47,7 @@ Result<std::vector<std::string>> Engine::ensure_topics(std::span<const TopicSpec
     Status status = transaction(change);
     if (!status) WS_TRY(refresh());  // as it was
     WS_TRY(std::move(status));
+    recovery_->keep_sidecar(true);
   }
   upkeep_.views_stale = upkeep_.topic_views_stale = true;
   return warnings;
@@ -74,9 +78,12 @@ Status Engine::create_topic(const TopicSpec& spec) {
   const std::string columns = spec.columns ? json_array(*spec.columns) : "";
   WS_ASSIGN(Statement s,
             db_.prepare("INSERT INTO _ws_topics(uuid, name, chain, retention_ms, retention_bytes,"
-                        " columns, created_ms) VALUES(?1,?2,?3,?4,?5,?6,?7) RETURNING topic_id"));
+                        " columns, created_ms, priority, keep_for)"
+                        " VALUES(?1,?2,?3,?4,?5,?6,?7,?8,?9) RETURNING topic_id"));
   s.bind_text(1, uuid).bind_text(2, spec.name).bind(3, chain.value).bind(4, spec.retention_ms);
-  s.bind(5, spec.retention_bytes).bind(7, append_ms_);
+  const std::string keep_for = json_array(spec.keep_for);
+  s.bind(5, spec.retention_bytes).bind(7, append_ms_).bind(8, spec.priority);
+  s.bind_text(9, keep_for);
   if (spec.columns) {
     s.bind_text(6, columns);
   } else {
@@ -92,21 +99,48 @@ Status Engine::add_partitions(TopicId id, std::int32_t from, std::int32_t to) {
   WS_ASSIGN(Statement s,
             db_.prepare("INSERT INTO _ws_partitions(topic_id, partition) VALUES(?1, ?2)"));
   for (std::int32_t p = from; p < to; ++p) WS_TRY(s.bind(1, id.value).bind(2, p).run());
-  return {};
+  WS_ASSIGN(const auto first, read_fact(db_, "first_offset"));
+  if (!first) return {};
+  const std::string tps =
+      cat(" FROM _ws_partitions WHERE topic_id=", id.value, " AND partition >= ", from);
+  WS_TRY(db_.exec(cat("INSERT INTO _ws_lost SELECT tp, 0, ", *first,
+                      ", 'skipped', 'a log whose topics could not be read was here', ", append_ms_,
+                      ", 0", tps)));
+  WS_TRY(
+      db_.exec(cat("INSERT OR REPLACE INTO _ws_segment_starts SELECT chain, segment, tp, ", *first,
+                   " FROM _ws_partitions JOIN _ws_topics USING (topic_id) JOIN"
+                   " _ws_segments USING (chain) WHERE last_seq IS NULL AND topic_id=",
+                   id.value, " AND partition >= ", from)));
+  WS_TRY(db_.exec(
+      cat("UPDATE _ws_partitions SET log_start=", *first, " WHERE tp IN (SELECT tp", tps, ")")));
+  // A chain that is known already does not read its starts again.
+  WS_ASSIGN(Statement made, db_.prepare("SELECT tp" + tps));
+  for (;;) {
+    WS_ASSIGN(const bool row, made.step());
+    if (!row) return {};
+    const auto tp = static_cast<std::size_t>(made.integer(0));
+    if (positions_.next_offset.size() <= tp) positions_.next_offset.resize(tp + 1, 0);
+    positions_.next_offset[tp] = parse_int(*first).value_or(0);
+  }
 }
 
-// Topics of one retention by time share a chain, because what a commit costs is the number of
-// places it writes to; a topic with a bound in bytes has its own, because the bound is kept by
-// dropping the chain's segments.
+// Topics of one retention by time (and one priority) share a chain, because what a commit costs is
+// the number of places it writes to; a topic with a bound in bytes has its own, because the bound
+// is kept by dropping the chain's segments.
 Result<ChainId> Engine::chain_for(const TopicSpec& spec) {
   if (spec.retention_bytes == kUnbounded) {
     for (const Chain& c : chains_) {
-      if (c.retention_bytes == kUnbounded && c.retention_ms == spec.retention_ms) return c.id;
+      if (c.retention_bytes == kUnbounded && c.retention_ms == spec.retention_ms &&
+          c.priority == spec.priority) {
+        return c.id;
+      }
     }
   }
-  WS_ASSIGN(Statement s, db_.prepare("INSERT INTO _ws_chains(retention_ms, retention_bytes,"
-                                     " segment_rows) VALUES(?1,?2,?3) RETURNING chain"));
+  WS_ASSIGN(Statement s,
+            db_.prepare("INSERT INTO _ws_chains(retention_ms, retention_bytes,"
+                        " segment_rows, priority) VALUES(?1,?2,?3,?4) RETURNING chain"));
   s.bind(1, spec.retention_ms).bind(2, spec.retention_bytes).bind(3, options_.segment_rows);
+  s.bind(4, spec.priority);
   WS_ASSIGN(const bool row, s.step());
   const ChainId id(row ? static_cast<std::int32_t>(s.integer(0)) : 0);
   s.reset();
@@ -135,7 +169,9 @@ Status Engine::alter_topic(const Topic& topic, const TopicSpec& spec,
   }
   const std::string columns = spec.columns ? json_array(*spec.columns) : "";
   WS_ASSIGN(Statement s, db_.prepare("UPDATE _ws_topics SET retention_ms=?2, retention_bytes=?3,"
-                                     " columns=?4 WHERE topic_id=?1"));
+                                     " columns=?4, priority=?5, keep_for=?6 WHERE topic_id=?1"));
+  const std::string keep_for = json_array(spec.keep_for);
+  s.bind(5, spec.priority).bind_text(6, keep_for);
   s.bind(1, topic.id.value).bind(2, spec.retention_ms).bind(3, retention_bytes);
   if (spec.columns) {
     s.bind_text(4, columns);
@@ -150,10 +186,11 @@ Status Engine::alter_topic(const Topic& topic, const TopicSpec& spec,
 
 // The chain keeps what its longest topic wants.
 Status Engine::fit_retention(ChainId chain) {
-  return db_.exec(
-      cat("UPDATE _ws_chains SET retention_ms=(SELECT CASE WHEN"
-          " min(retention_ms) = -1 THEN -1 ELSE max(retention_ms) END FROM _ws_topics WHERE chain=",
-          chain.value, ") WHERE chain=", chain.value));
+  return db_.exec(cat(
+      "UPDATE _ws_chains SET retention_ms=(SELECT CASE WHEN"
+      " min(retention_ms) = -1 THEN -1 ELSE max(retention_ms) END FROM _ws_topics WHERE chain=",
+      chain.value, "), priority=(SELECT max(priority) FROM _ws_topics WHERE chain=", chain.value,
+      ") WHERE chain=", chain.value));
 }
 
 // The rows of its partitions stay, at the end of their records: what was stored stays counted. Its
@@ -172,7 +209,11 @@ Status Engine::delete_topic(std::string_view name) {
       WS_ASSIGN(const std::int64_t start, db_.number(cat("SELECT log_start FROM _ws_partitions"
                                                          " WHERE tp=",
                                                          p.tp.value)));
-      live += next_offset(p.tp).value - start;
+      WS_ASSIGN(const std::int64_t missing,
+                db_.number(cat("SELECT ifnull(sum(to_offset - max(from_offset, ", start,
+                               ")), 0) FROM _ws_lost WHERE tp=", p.tp.value, " AND to_offset > ",
+                               start)));
+      live += next_offset(p.tp).value - start - missing;
       WS_TRY(db_.exec(cat("UPDATE _ws_partitions SET log_start=", next_offset(p.tp).value,
                           " WHERE tp=", p.tp.value)));
       WS_TRY(db_.exec(cat("DELETE FROM _ws_consumer_offsets WHERE tp=", p.tp.value)));
@@ -187,6 +228,7 @@ Status Engine::delete_topic(std::string_view name) {
   upkeep_.learn_at.erase(topic.id);
   upkeep_.views_stale = true;
   WS_TRY(refresh());  // also after a rollback
+  recovery_->keep_sidecar(true);
   return status;
 }
 
@@ -208,13 +250,11 @@ Status Engine::drop_chain(ChainId id) {
   return {};
 }
 
-Status Engine::set_limits(std::int64_t budget_bytes, std::int64_t offset_retention_ms) {
-  options_.offset_retention_ms = offset_retention_ms;
-  if (options_.budget_bytes == budget_bytes) return {};
-  options_.budget_bytes = budget_bytes;
-  page_limit_ = budget_bytes > 0 ? budget_pages() : INT64_MAX;
-  // The greatest that SQLite knows, when there is none.
-  return db_.exec(cat("PRAGMA max_page_count=", budget_bytes > 0 ? page_limit_ : 4294967294));
+Status Engine::set_limits(const EngineOptions& limits) {
+  options_.offset_retention_ms = limits.offset_retention_ms;
+  options_.budget_bytes = limits.budget_bytes;
+  options_.keep_free_bytes = limits.keep_free_bytes;
+  return space_->set_page_limit();
 }
 
 }  // namespace wayside

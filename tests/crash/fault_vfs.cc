@@ -78,8 +78,8 @@ struct FaultFile {
   static int sector_size(sqlite3_file* f) {
     return of(f)->real->pMethods->xSectorSize(of(f)->real);
   }
-  // No promise about torn writes: they do happen here.
-  static int characteristics(sqlite3_file*) { return 0; }
+  // As on Linux: a write that is torn leaves the bytes beside it alone; itself it may tear.
+  static int characteristics(sqlite3_file*) { return SQLITE_IOCAP_POWERSAFE_OVERWRITE; }
   static int shm_map(sqlite3_file* f, int page, int size, int extend, void volatile** out) {
     return of(f)->real->pMethods->xShmMap(of(f)->real, page, size, extend, out);
   }

@@ -5,6 +5,7 @@
 #include "base/file.h"
 #include "base/limits.h"
 #include "tests/crash/fault_vfs.h"
+#include "storage/space.h"
 #include "tests/support.h"
 
 namespace wayside::test {
@@ -217,7 +218,7 @@ TEST_F(EngineTest, ASmallBudgetIsKeptByDroppingTheOldest) {
     if (auto done = commit(*engine, batch); !done) {
       ASSERT_EQ(done.error().code, ErrorCode::no_space) << done.error().text();
       ++refused;
-      must(engine->free_space());
+      must(engine->space().make_room());
     }
     must(engine->roll_full_segments());
     if (i % 50 == 0) settle();

@@ -1,0 +1,83 @@
+// The engine's part in recovery: it goes on beyond what a log that went back may have given, keeps
+// the sidecar, and takes back what the salvager finds. Thread: the writer's.
+#pragma once
+
+#include <cstdint>
+#include <map>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "base/ids.h"
+#include "storage/engine_state.h"
+#include "storage/record.h"
+#include "storage/rescue.h"
+
+namespace wayside {
+
+class Engine;
+
+class Recovery {
+ public:
+  explicit Recovery(Engine& engine) : engine_(engine) {}
+
+  // After the database was loaded, before its first epoch: not empty: why it must be set aside.
+  [[nodiscard]] std::string resume(const FilesFound& found);
+  // A start that may append, and an end in order.
+  [[nodiscard]] Status note_start();
+  void note_end();
+  // Writes the sidecar when it is due; `changed`: topics are. Failing is told, and stops nothing.
+  void keep_sidecar(bool changed);
+
+  // --- salvage; see storage/salvager.h ---
+  // Starts anew with one file: what an earlier try had brought is gone.
+  [[nodiscard]] Status begin_salvage(const std::string& file, std::int64_t file_bytes);
+  // Takes those records that are missing; no_space: what there is room for has been taken.
+  [[nodiscard]] Status add_salvaged(std::span<const StoredRecord> records);
+  // Makes them part of the log, and names what is lost. `whole`: everything was read.
+  [[nodiscard]] Status finish_salvage(bool whole);
+  // Every range that is named by now has its record in gateway.events.
+  [[nodiscard]] Status note_told();
+  // Deletes a file that has been salvaged whole; false: there is none.
+  [[nodiscard]] bool give_up_damaged_file();
+  [[nodiscard]] std::int64_t salvaged() const { return salvaged_; }
+
+ private:
+  struct Range {
+    std::int64_t from = 0, to = 0;
+    bool skipped = false;
+  };
+  struct Bucket {
+    engine_state::SegmentStats stats;
+    std::int64_t last_seq = 0;
+    bool clock_trusted = true;
+    std::map<TpId, std::int64_t> first_offset;
+    Statement insert;
+  };
+  [[nodiscard]] Status go_beyond(const Sidecar* sidecar, const std::string& why);
+  [[nodiscard]] Status add_lost(TpId tp, std::int64_t from, std::int64_t to, std::string_view kind,
+                                std::string_view why);
+  [[nodiscard]] Status start_at_next(std::size_t chain);
+  [[nodiscard]] Status drop_strays();
+  [[nodiscard]] Status load_missing();
+  [[nodiscard]] Result<Bucket*> bucket_of(ChainId chain, std::int64_t seq);
+  [[nodiscard]] Status close_bucket(ChainId chain, std::int64_t segment, Bucket& bucket,
+                                    std::map<TpId, std::int64_t>& starts);
+  [[nodiscard]] Status name_lost(TpId tp, const std::vector<Range>& ranges);
+  [[nodiscard]] engine_state::Chain* chain_at(ChainId id);
+  [[nodiscard]] Sidecar sidecar_now();
+
+  Engine& engine_;
+  std::int64_t written_seq_ = 0, written_ms_ = 0;  // of the last sidecar; steady
+  std::string written_;
+  bool stale_ = false;
+
+  std::string file_, why_;
+  std::int64_t before_seq_ = 0, before_source_ = 0, bucket_rows_ = 0, salvaged_ = 0;
+  std::map<TpId, std::vector<Range>> missing_;                  // to be looked for
+  std::map<TpId, std::map<std::int64_t, std::int64_t>> found_;  // from, to
+  std::map<ChainId, std::int64_t> first_segment_;               // theirs come before it
+  std::map<std::pair<ChainId, std::int64_t>, Bucket> buckets_;  // by segment
+};
+
+}  // namespace wayside

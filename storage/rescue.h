@@ -1,0 +1,34 @@
+// What is done for a log that is damaged, or has gone back: files are looked at before SQLite opens
+// them; a damaged database is set aside, and a fresh one made that goes on beyond every offset the
+// old one may have given. Records come back later, by storage/salvager.h.
+// Decision: docs/decisions/0007. Thread: the opener's; the gateway's lock is held.
+#pragma once
+
+#include <optional>
+#include <string>
+
+#include "base/clock.h"
+#include "base/log.h"
+#include "storage/engine_options.h"
+#include "storage/sidecar.h"
+
+namespace wayside {
+
+struct FilesFound {
+  std::string damage;    // why the database must be set aside; empty: it may be opened
+  std::string wal_gone;  // why records may be missing that only the WAL had; empty: none is
+  std::optional<Sidecar> sidecar;
+};
+// A WAL of another database is set aside here.
+[[nodiscard]] Result<FilesFound> look_at_files(const EngineOptions& options, Logger& logger);
+
+// Sets the database aside, if it is there, and makes a fresh one in its place. Cut off anywhere, it
+// is done again at the next start.
+[[nodiscard]] Status renew_database(const EngineOptions& options, const std::string& why,
+                                    const std::optional<Sidecar>& sidecar, const Clock& clock,
+                                    Logger& logger);
+
+// Damaged files beside the database, oldest first; full paths.
+[[nodiscard]] std::vector<std::string> damaged_files(const std::string& database);
+
+}  // namespace wayside

@@ -1,0 +1,46 @@
+// The sidecar: a small file beside the database that says how far the log has come, for when the
+// database cannot. Written whole, synced and renamed, at each roll, at each change of the topics,
+// and before either a minute or kSidecarRecords records have passed since the last one; so offsets
+// that a lost log had given are below `next_offset` + limits::kResumeGap.
+// Format: docs/FORMAT.md, "The sidecar". Thread: the writer's.
+#pragma once
+
+#include <cstdint>
+#include <map>
+#include <string>
+#include <vector>
+
+#include "base/result.h"
+#include "storage/batch.h"
+#include "storage/catalog.h"
+#include "storage/schema.h"
+
+namespace wayside {
+
+struct Sidecar {
+  struct Chain {
+    ChainId id;
+    std::int64_t retention_ms = kForever, retention_bytes = kUnbounded, segment_rows = 0;
+    std::int64_t segment = 0;  // the open one
+  };
+  struct Marks {
+    std::int64_t log_start = 0, next_offset = 0;
+  };
+  Identity identity;
+  std::int64_t written_ms = 0, next_seq = 0;
+  std::vector<Chain> chains;
+  std::vector<Topic> topics;
+  std::map<TpId, Marks> marks;
+  std::vector<CommitOffset> offsets;
+  std::vector<std::pair<std::string, std::string>> facts;
+  std::vector<std::pair<std::string, std::int64_t>> counters;
+};
+
+[[nodiscard]] std::string sidecar_path(const std::string& database);
+// One line: CRC-32C of the rest as eight hexadecimal digits, a space, JSON.
+[[nodiscard]] std::string dump_sidecar(const Sidecar& s);
+[[nodiscard]] Result<Sidecar> parse_sidecar(std::string_view line);
+// not_found: there is none; corrupt: it is torn.
+[[nodiscard]] Result<Sidecar> read_sidecar(const std::string& database);
+
+}  // namespace wayside

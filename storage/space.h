@@ -1,0 +1,59 @@
+// The room of the log: how many pages the database may have, by its budget and by what is left of
+// the disk, and which segments go when there is no more. Counted with the WAL; a ballast file is
+// given up when even that fails. Thread: the writer's.
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "base/ids.h"
+#include "base/result.h"
+
+namespace wayside {
+
+class Engine;
+
+class Space {
+ public:
+  explicit Space(Engine& engine) : engine_(engine) {}
+
+  // What budget and disk allow now; SQLite keeps it.
+  [[nodiscard]] Status set_page_limit();
+  // Before it comes to `no_space`: drops one segment when the limit is near. True: it did.
+  [[nodiscard]] Result<bool> keep_within();
+  // After `no_space`: a salvaged file, a checkpoint, the ballast, the oldest segment.
+  [[nodiscard]] Status make_room();
+  void note_success() { checkpointed_ = false; }
+  void keep_ballast();
+
+  // Under a limit every chain must be able to close several segments long before it is used up.
+  [[nodiscard]] std::int64_t segment_bytes_most() const;
+  // What salvaged records may take.
+  [[nodiscard]] std::int64_t room_bytes();
+  // The topic that keeps a chain's oldest closed segment, because a group has not read all of it.
+  [[nodiscard]] Result<std::string> unsent_in_oldest(std::size_t chain);
+  // Why readings of this partition are not taken; empty: they are.
+  [[nodiscard]] std::string refusal(TpId tp) const;
+  [[nodiscard]] const std::string& blocked() const { return why_blocked_; }
+
+ private:
+  [[nodiscard]] std::int64_t free_bytes() const;
+  [[nodiscard]] std::int64_t keep_free_bytes() const;
+  [[nodiscard]] std::int64_t used_pages();
+  [[nodiscard]] bool checkpoint();
+  void watch_wal();
+  [[nodiscard]] Status drop_one(std::string_view why);
+  [[nodiscard]] Status drop_within_limit();
+  void block(const std::vector<std::string>& topics);
+
+  Engine& engine_;
+  std::int64_t page_limit_ = INT64_MAX;
+  bool by_budget_ = false;     // the limit is the budget's, not the disk's
+  bool dropping_ = false;      // until there is room enough again
+  bool checkpointed_ = false;  // to make room, and no commit has succeeded since
+  std::vector<TopicId> blocked_;
+  std::string why_blocked_;
+};
+
+}  // namespace wayside

@@ -1,0 +1,328 @@
+// A damaged database, a WAL that is gone, torn or another's, a copy that was put back: the log
+// opens, takes readings, offsets never go back, and what can be read comes back.
+#include <filesystem>
+#include <fstream>
+#include <set>
+
+#include "base/file.h"
+#include "base/limits.h"
+#include "storage/log.h"
+#include "storage/raw_file.h"
+#include "storage/recovery.h"
+#include "storage/rescue.h"
+#include "storage/salvager.h"
+#include "tests/support.h"
+
+namespace wayside::test {
+namespace {
+
+namespace fs = std::filesystem;
+
+class RecoveryTest : public testing::Test {
+ protected:
+  RecoveryTest() { options.path = dir / "wayside.db", options.segment_rows = 200; }
+
+  std::vector<TopicSpec> topics() const {
+    return {{"a", 3, kForever, kUnbounded, {}}, {"b", 2, 7 * 86'400'000LL, kUnbounded, {}}};
+  }
+  std::unique_ptr<Engine> open() {
+    auto engine = must(Engine::open(options, clock, logger));
+    (void)must(engine->ensure_topics(topics()));
+    return engine;
+  }
+  // Appends, and remembers what was acknowledged.
+  void append(Engine& engine, int n) {
+    std::vector<TpId> tps;
+    for (const Topic& t : engine.catalog().topics()) {
+      for (const Partition& p : t.partitions) {
+        if (t.name == "a" || t.name == "b") tps.push_back(p.tp);
+      }
+    }
+    for (int i = 0; i < n; ++i) {
+      clock.advance(10);
+      std::string value = "value " + std::to_string(acked.size());
+      if (i % 50 == 7) value.resize(9000, 'x');  // overflow pages
+      Append a = reading(tps[static_cast<std::size_t>(i) % tps.size()], "k", value);
+      a.source = std::make_shared<Source>(Source{"truck", "t", 0});
+      Batch batch = batch_of({a});
+      must(commit(engine, batch));
+      const auto& stored = std::get<Append>(batch.ops.front());
+      acked[{stored.tp, stored.offset}] = value;
+      must(engine.roll_full_segments());
+    }
+  }
+  // As if it were killed: files stay as they are, with their WAL.
+  void kill(std::unique_ptr<Engine> engine) {
+    const std::string copy = dir / "copy";
+    fs::create_directory(copy);
+    for (const auto& e : fs::directory_iterator(dir.path())) {
+      if (e.is_regular_file()) fs::copy(e.path(), copy + "/" + e.path().filename().string());
+    }
+    engine.reset();
+    for (const auto& e : fs::directory_iterator(dir.path())) {
+      if (e.is_regular_file()) fs::remove(e.path());
+    }
+    for (const auto& e : fs::directory_iterator(copy)) {
+      if (e.path().extension() != ".db-shm") {
+        fs::rename(e.path(), dir.path() + "/" + e.path().filename().string());
+      }
+    }
+    fs::remove_all(copy);
+    fs::remove(options.path + "-shm");
+  }
+  void overwrite(const std::string& path, std::int64_t at, std::int64_t bytes, char with) {
+    std::fstream f(path, std::ios::in | std::ios::out | std::ios::binary);
+    f.seekp(at);
+    const std::string garbage(static_cast<std::size_t>(bytes), with);
+    f.write(garbage.data(), bytes);
+  }
+  // Salvages in the foreground, then compares: every acknowledged record is there or named as lost,
+  // no other is, and the arithmetic is right. Returns how many are lost.
+  std::int64_t examine() {
+    {
+      auto log = must(Log::open(options, {}, topics(), clock, logger));
+      Salvager salvager(*log, logger);
+      must(salvager.wait());
+    }
+    LogReader reader = must(LogReader::open(options.path));
+    EXPECT_EQ(must(reader.number("SELECT count(*) FROM pragma_integrity_check WHERE"
+                                 " integrity_check='ok'")),
+              1);
+    std::map<std::pair<TpId, Offset>, std::string> stored;
+    const Catalog catalog = must(reader.catalog());
+    for (const char* name : {"a", "b"}) {
+      for (const StoredRecord& r : all_records(options.path, name)) {
+        EXPECT_EQ(record_crc(r.tp, r.offset, r.append_ms, r.record), r.crc);
+        EXPECT_TRUE(stored.emplace(std::pair{r.tp, r.offset}, *r.record.value).second);
+      }
+      for (const LogReader::Counted& c : must(reader.count_rows(*catalog.find(name)))) {
+        EXPECT_EQ(c.rows, c.marks.live()) << name << c.marks.partition;
+        EXPECT_EQ(c.marks.missing(0, INT64_MAX, GapKind::salvaging), 0);
+      }
+    }
+    std::int64_t lost = 0;
+    for (const auto& [at, value] : acked) {
+      const auto it = stored.find(at);
+      if (it != stored.end()) {
+        EXPECT_EQ(it->second, value);
+        continue;
+      }
+      ++lost;
+      bool named = false;
+      for (const Missing& m : must(reader.missing())) {
+        named = named ||
+                (m.tp == at.first && m.gap.from <= at.second.value && at.second.value < m.gap.to);
+      }
+      EXPECT_TRUE(named) << "tp " << at.first.value << " offset " << at.second.value;
+    }
+    EXPECT_EQ(stored.size() + static_cast<std::size_t>(lost), acked.size());
+    return lost;
+  }
+  // What comes now has offsets beyond all that were given.
+  void go_on() {
+    std::map<TpId, std::int64_t> end;
+    for (const auto& [at, value] : acked) end[at.first] = std::max(end[at.first], at.second.value);
+    auto engine = open();
+    for (const auto& [tp, last] : end) EXPECT_GT(engine->next_offset(tp).value, last);
+    append(*engine, 30);
+  }
+
+  TempDir dir;
+  EngineOptions options;
+  ManualClock clock{kNow};
+  Logger logger{LogLevel::error};
+  std::map<std::pair<TpId, Offset>, std::string> acked;
+};
+
+TEST_F(RecoveryTest, AKillLosesNothingAndSkipsNothing) {
+  auto engine = open();
+  append(*engine, 500);
+  kill(std::move(engine));
+  EXPECT_EQ(examine(), 0);
+  LogReader reader = must(LogReader::open(options.path));
+  EXPECT_TRUE(must(reader.missing()).empty());
+}
+
+TEST_F(RecoveryTest, TheFirstPageZeroed) {
+  auto engine = open();
+  append(*engine, 1500);
+  engine.reset();
+  overwrite(options.path, 0, 4096, '\0');
+  go_on();
+  EXPECT_EQ(examine(), 0);
+}
+
+TEST_F(RecoveryTest, AllOfItZeroed) {
+  auto engine = open();
+  append(*engine, 800);
+  engine.reset();
+  overwrite(options.path, 0, static_cast<std::int64_t>(fs::file_size(options.path)), '\0');
+  go_on();
+  EXPECT_EQ(examine(), 800);
+}
+
+TEST_F(RecoveryTest, TheDatabaseIsGone) {
+  auto engine = open();
+  append(*engine, 300);
+  kill(std::move(engine));
+  fs::remove(options.path);
+  go_on();
+  examine();
+}
+
+TEST_F(RecoveryTest, NothingOfTheSidecarAndAHeadOfGarbage) {
+  auto engine = open();
+  append(*engine, 1500);
+  engine.reset();
+  fs::remove(sidecar_path(options.path));
+  overwrite(options.path, 0, 16, 'x');
+  // Not even the names of the topics are known: they are made anew, beyond all offsets.
+  std::int64_t last = 0;
+  for (const auto& [at, value] : acked) last = std::max(last, at.second.value);
+  engine = open();
+  for (const Topic& t : engine->catalog().topics()) {
+    for (const Partition& p : t.partitions) {
+      EXPECT_GT(engine->next_offset(p.tp).value, last);
+      EXPECT_GT(p.tp.value, 5);
+    }
+  }
+  acked.clear();
+  append(*engine, 30);
+  engine.reset();
+  EXPECT_EQ(examine(), 0);
+}
+
+TEST_F(RecoveryTest, APageAnywhereZeroedOrOverwritten) {
+  const std::uint32_t s = seed();
+  Random random(s);
+  std::int64_t lost = 0, set_aside = 0;
+  for (int i = 0; i < 25; ++i) {
+    for (const auto& e : fs::directory_iterator(dir.path())) fs::remove(e.path());
+    acked.clear();
+    auto engine = open();
+    append(*engine, 900);
+    engine.reset();
+    const auto pages = static_cast<std::uint32_t>(fs::file_size(options.path) / 4096);
+    const std::int64_t at = static_cast<std::int64_t>(random() % pages) * 4096;
+    const bool half = random() % 2 == 0;
+    overwrite(options.path, at + (half ? 2048 : 0), half ? 2048 : 4096,
+              random() % 2 == 0 ? '\0' : '\xA5');
+    // An old segment's page is met by whoever reads it; then the log is opened anew.
+    auto log = Log::open(options, {}, topics(), clock, logger);
+    ASSERT_TRUE(log) << log.error().text() << " SEED=" << s << " round " << i;
+    bool damaged = !must(must(LogReader::open(options.path)).damaged()).empty();
+    log->reset();
+    if (!damaged) {
+      LogReader reader = must(LogReader::open(options.path));
+      const auto sound =
+          reader.number("SELECT count(*) FROM pragma_integrity_check WHERE integrity_check<>'ok'");
+      if (!sound || *sound > 0) options.damage = "found by a reader", damaged = true;
+    }
+    set_aside += damaged ? 1 : 0;
+    if (damaged) {
+      lost += (go_on(), options.damage.clear(), examine());
+    }
+  }
+  std::cout << set_aside << " of 25 set aside, " << lost << " records lost of 22500" << std::endl;
+  EXPECT_GT(set_aside, 10);
+  EXPECT_LT(lost, 25 * 60);  // a page holds less
+}
+
+TEST_F(RecoveryTest, TheWalIsGone) {
+  auto engine = open();
+  append(*engine, 100);
+  kill(std::move(engine));
+  fs::remove(options.path + "-wal");
+  go_on();
+  EXPECT_LE(examine(), 100);
+}
+
+TEST_F(RecoveryTest, TheWalIsAnothers) {
+  std::string foreign;
+  {
+    auto other = open();
+    append(*other, 100);
+    foreign = must(read_file(options.path + "-wal"));
+    other.reset();
+    for (const auto& e : fs::directory_iterator(dir.path())) fs::remove(e.path());
+    acked.clear();
+  }
+  auto engine = open();
+  append(*engine, 400);
+  engine.reset();
+  engine = open();
+  append(*engine, 40);
+  kill(std::move(engine));
+  std::ofstream(options.path + "-wal", std::ios::binary | std::ios::trunc) << foreign;
+  go_on();
+  EXPECT_LE(examine(), 40);
+}
+
+TEST_F(RecoveryTest, AFrameInTheMiddleOfTheWalIsOverwritten) {
+  auto engine = open();
+  append(*engine, 200);
+  kill(std::move(engine));
+  overwrite(options.path + "-wal", 32 + 10 * (24 + 4096) + 500, 512, '\0');
+  go_on();
+  EXPECT_LE(examine(), 20);
+}
+
+TEST_F(RecoveryTest, TheWalsHeaderIsZeroed) {
+  auto engine = open();
+  append(*engine, 200);
+  kill(std::move(engine));
+  overwrite(options.path + "-wal", 0, 32, '\0');
+  go_on();
+  EXPECT_LE(examine(), 0);
+}
+
+TEST_F(RecoveryTest, AnOlderCopyIsPutBack) {
+  auto engine = open();
+  append(*engine, 300);
+  engine.reset();
+  fs::copy(options.path, dir / "backup");
+  engine = open();
+  append(*engine, 300);
+  engine.reset();
+  fs::rename(dir / "backup", options.path);
+  go_on();
+  EXPECT_EQ(examine(), 300);
+}
+
+TEST_F(RecoveryTest, GroupsSessionsAndTheBridgesPositionComeAlong) {
+  auto engine = open();
+  append(*engine, 300);
+  const TpId tp = engine->catalog().find("a")->partitions[0].tp;
+  must(commit(*engine, {CommitOffset{"g", tp, Offset(17), ""},
+                        CommitOffset{"bridge.x", tp, Offset(5), ""}}));
+  Batch batch = batch_of({OpenSession{"truck", false, 0xFFFFFFFF, {}, {}, {}}});
+  must(commit(*engine, batch));
+  must(commit(*engine, {AddQos2Id{std::get<OpenSession>(batch.ops[0]).session_id, 7}}));
+  engine.reset();
+  options.damage = "for this test";
+  engine = open();
+  options.damage.clear();
+  LogReader reader = must(LogReader::open(options.path));
+  const auto g = must(reader.positions("g"));
+  ASSERT_EQ(g.size(), 1U);
+  EXPECT_EQ(g[0].next, Offset(17));
+  EXPECT_EQ(must(reader.positions("bridge.x")).at(0).next, Offset(5));
+  Batch again = batch_of({OpenSession{"truck", false, 0xFFFFFFFF, {}, {}, {}}});
+  must(commit(*engine, again));
+  EXPECT_EQ(std::get<OpenSession>(again.ops[0]).qos2_ids, std::vector<std::uint16_t>{7});
+}
+
+TEST_F(RecoveryTest, ASidecarThatIsTornIsNotBelieved) {
+  auto engine = open();
+  append(*engine, 100);
+  engine.reset();
+  overwrite(sidecar_path(options.path), 40, 4, 'z');
+  const auto read = read_sidecar(options.path);
+  ASSERT_FALSE(read);
+  EXPECT_EQ(read.error().code, ErrorCode::corrupt);
+  go_on();
+  EXPECT_EQ(examine(), 0);
+}
+
+}  // namespace
+}  // namespace wayside::test
