@@ -3,8 +3,14 @@
 # plain line "N passed, N failed". All of it from bare takes less than 40 minutes on two cores.
 #   ./test.sh              everything
 #   ./test.sh dev          one or more stages: dev asan tsan arm64
+#   ./test.sh --long 8     the random tests for 8 hours, and a table of what was done
 set -uo pipefail
 cd "$(dirname "$0")"
+if [ "${1:-}" = --long ]; then
+  cmake/packages.sh test && cmake --preset dev >/dev/null && cmake --build --preset dev >/dev/null &&
+    exec tests/long.py "${2:-1}"
+  exit 1
+fi
 stages=${*:-dev asan tsan arm64}
 passed=0
 failed=0

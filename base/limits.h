@@ -77,6 +77,9 @@ inline constexpr std::int64_t kClockJumpMs = 5 * 60'000;
 inline constexpr std::int64_t kClockAheadMs = 86'400'000;
 // ... until it has run steadily for so long.
 inline constexpr std::int64_t kClockJumpHoldMs = 10 * 60'000;
+// A clock that was believed before it jumped has one of its two times wrong: for as long as it
+// jumped, up to this.
+inline constexpr std::int64_t kClockDoubtMostMs = 86'400'000;
 
 // --- readings ------------------------------------------------------------------------------
 // A device's own time is believed from 2010 on ...

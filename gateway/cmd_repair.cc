@@ -1,9 +1,11 @@
 // repair: what the gateway does by itself with a damaged log, with the gateway stopped and awaited.
 #include <cstdio>
+#include <future>
 
 #include "base/file.h"
 #include "base/text.h"
 #include "gateway/verbs.h"
+#include "storage/recovery.h"
 #include "storage/rescue.h"
 #include "storage/salvager.h"
 
@@ -52,6 +54,11 @@ Result<int> repair(const RepairArgs& args) {
                 "check data_dir in the configuration");
   }
   if (file_size(options.path) > 0) {
+    // A log of a newer version, or one that may not be read, is not damaged.
+    if (auto opened = LogReader::open(options.path);
+        !opened && opened.error().code == ErrorCode::too_new) {
+      return tl::unexpected<Error>(opened.error());
+    }
     WS_ASSIGN(const bool sound, is_sound(args));
     if (!sound) {
       WS_TRY(confirm("set the damaged database aside, and salvage what can be read?", args.yes));
@@ -59,6 +66,10 @@ Result<int> repair(const RepairArgs& args) {
     }
   }
   WS_ASSIGN(auto log, Log::open(options, {}, plan.topics, clock, logger));
+  std::promise<Status> retried;
+  log->change([](Engine& e) { return e.recovery().retry_salvage(); },
+              [&](const Status& status) { retried.set_value(status); });
+  WS_TRY(retried.get_future().get());
   {
     Salvager salvager(*log, logger);
     WS_TRY(salvager.wait());

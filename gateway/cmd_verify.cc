@@ -68,7 +68,7 @@ class Verifier {
     std::map<TpId, std::int64_t> next;
     std::map<TpId, std::int64_t> log_start;
     for (Seq from{0};;) {
-      auto page = log_.reader.read(chain, from, tps, {5000, 8 << 20});
+      auto page = log_.reader.read(chain, from, tps, {5000, 8 << 20, false});
       if (!page) {  // a page of the file that cannot be read: said, and the rest still looked at
         problem(page.error().what);
         return {};

@@ -17,6 +17,9 @@
 namespace wayside {
 namespace {
 
+// So often a running gateway opens a damaged log anew; then its starts are delayed.
+constexpr int kReopenedMost = 3;
+
 // Where a free port was taken, it stays the same.
 void keep_ports(Plan& plan, const Gateway& g) {
   const auto keep = [](std::string& listen, std::uint16_t port) {
@@ -238,6 +241,7 @@ int run_gateway(const std::string& config_path, const SinkWrapper& wrap) {
   const std::int64_t ready_ms = clock.steady_ms();
   const timespec now{0, 0};
   bool lasting = false, hangup = false;
+  int reopened = 0;
   for (;;) {
     Gateway& g = **gateway;
     g.serve(250);
@@ -251,7 +255,11 @@ int run_gateway(const std::string& config_path, const SinkWrapper& wrap) {
     if (const std::string damage = g.damage(); !damage.empty()) {
       // What a start does with a damaged log, without leaving: on the same ports, within a second.
       logger.error(cat("the log is damaged: ", damage, "; it is opened anew"));
-      if (auto again = load_plan(config_path)) plan = std::move(again);
+      if (++reopened > kReopenedMost) {
+        logger.error("that was too often: the disk seems to fail; leaving it to the next start");
+        return kExitFailed;
+      }
+      *plan = g.plan();
       keep_ports(*plan, g);
       gateway->reset();
       gateway = Gateway::start(*plan, clock, logger, wrap, damage);

@@ -39,15 +39,25 @@ Result<std::unique_ptr<Engine>> Engine::open(const EngineOptions& options, const
   std::string damage = options.damage.empty() ? found.damage : options.damage;
   if (damage.empty()) {
     auto engine = open_sound(options, clock, logger);
-    if (!engine && engine.error().code == ErrorCode::corrupt) {
-      damage = engine.error().what;
-    } else {
-      if (engine) damage = (*engine)->recovery_->resume(found);
-      if (damage.empty()) {
-        if (engine) WS_TRY((*engine)->start_epoch());
+    Status resumed;
+    if (engine) {
+      auto why = (*engine)->recovery_->resume(found);
+      if (why && why->empty()) {
+        WS_TRY((*engine)->start_epoch());
         return engine;
       }
+      damage = why ? *why : "";
+      if (!why) resumed = tl::unexpected<Error>(why.error());
+    } else {
+      resumed = tl::unexpected<Error>(engine.error());
     }
+    // What is no damage (a lock, a full disk) is no reason to set anything aside.
+    if (!resumed && !(resumed.error().code == ErrorCode::corrupt ||
+                      (resumed.error().code == ErrorCode::invalid_argument &&
+                       resumed.error().what.find("(SQLite ") != std::string::npos))) {
+      return tl::unexpected<Error>(resumed.error());
+    }
+    if (!resumed) damage = resumed.error().what;
   }
   WS_TRY(renew_database(options, damage, found.sidecar, clock, logger));
   WS_ASSIGN(auto engine, open_sound(options, clock, logger));
@@ -78,17 +88,24 @@ Status Engine::open_database() {
       logger_.warning("the disk is full; the ballast file is given up to be able to start");
     }
   }
+  const bool had_wal = file_exists(options_.path + "-wal");
   WS_TRY(connect());
+  // An empty WAL beside a database that notes one is a WAL that was lost: so the note goes first,
+  // with all that the WAL has. One that is gone already is somebody else's to deal with.
+  WS_ASSIGN(
+      const std::int64_t notes,
+      db_.number("SELECT count(*) FROM pragma_table_info('_ws_epochs') WHERE name='wal_salt'"));
+  if (notes > 0 && had_wal) {
+    const Status cleared =
+        db_.exec("UPDATE _ws_epochs SET wal_salt=NULL WHERE wal_salt IS NOT NULL");
+    const bool may_wait = !cleared && (cleared.error().code == ErrorCode::no_space ||
+                                       cleared.error().code == ErrorCode::busy);
+    if (!may_wait) WS_TRY(cleared);
+  }
   WS_ASSIGN(const bool settled, settle_wal());
   if (!settled) return {};
   // A connection that has not checkpointed yet begins its WAL with a random number, by which it is
-  // told from another's. Between the two there may be no WAL, and nothing is missing.
-  WS_ASSIGN(
-      const std::int64_t noted,
-      db_.number("SELECT count(*) FROM pragma_table_info('_ws_epochs') WHERE name='wal_salt'"));
-  if (noted > 0) {
-    WS_TRY(db_.exec("UPDATE _ws_epochs SET wal_salt=NULL WHERE wal_salt IS NOT NULL"));
-  }
+  // told from another's.
   db_ = Database();
   return connect();
 }
@@ -356,7 +373,6 @@ Status Engine::commit(std::span<Batch> group) {
     return {};
   };
   Status status = finish(apply_all());
-  if (status) space_->note_success();
   if (!status) {
     positions_ = before;
     for (const auto& source : resolved_) source->id = 0;

@@ -35,18 +35,17 @@ class Engine {
   // Brings topics to what is wanted, all or none; creates, never deletes. Returns warnings.
   [[nodiscard]] Result<std::vector<std::string>> ensure_topics(std::span<const TopicSpec> specs);
 
-  // Deletes a topic: its records, its groups' offsets, its view.
+  // With its records, its groups' offsets, its view.
   [[nodiscard]] Status delete_topic(std::string_view name);
   [[nodiscard]] Status set_limits(const EngineOptions& limits);
 
-  // Takes the write lock, with all that must be settled before a transaction (a roll when the
-  // clock's trust changed). `busy`: somebody else has the lock; try again.
+  // Takes the write lock, with what must be settled before. `busy`: somebody else has it.
   [[nodiscard]] Status begin();
   // Applies and commits, synced; on an error nothing of it happened, neither on disk nor here.
   // REQUIRES: begin() succeeded.
   [[nodiscard]] Status commit(std::span<Batch> group);
 
-  // Rolls segments that are full; cheap when none is. Called after every commit.
+  // Cheap when none is full. Called after every commit.
   [[nodiscard]] Status roll_full_segments();
   // One bounded step of what can wait. True: there is more to do at once.
   [[nodiscard]] Result<bool> maintain();
@@ -73,6 +72,7 @@ class Engine {
   [[nodiscard]] Status start_epoch();
   [[nodiscard]] Status load();
   [[nodiscard]] Status refresh();
+  [[nodiscard]] Status as_it_was();
   [[nodiscard]] Status prepare_insert(Chain& chain);
   [[nodiscard]] Status load_chain(Chain& chain, SegmentStats& stats);
   [[nodiscard]] Status prepare_statements();

@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "base/ids.h"
+#include "base/limits.h"
 #include "storage/catalog.h"
 #include "storage/sqlite.h"
 
@@ -44,6 +45,8 @@ struct Upkeep {
   std::int64_t last_step_ms = INT64_MIN / 2;
   std::int64_t views_not_before_ms = 0, index_not_before_ms = 0;  // after a failure
   std::int64_t anchor_wall_ms = 0, anchor_steady_ms = 0, steady_since_ms = INT64_MIN;
+  std::int64_t hold_ms = limits::kClockJumpHoldMs;  // how long a clock that jumped is watched
+  bool was_trusted = false;
 };
 
 }  // namespace wayside::engine_state

@@ -5,6 +5,7 @@
 
 #include "base/limits.h"
 #include "base/text.h"
+#include "storage/recovery.h"
 #include "storage/space.h"
 
 namespace wayside {
@@ -26,6 +27,12 @@ std::int64_t now_ms() {
   return std::chrono::duration_cast<milliseconds>(steady_clock::now().time_since_epoch()).count();
 }
 
+// Our own SQL has no mistakes: "no such table" is a schema that has lost rows.
+bool is_damage(const Error& error) {
+  return error.code == ErrorCode::corrupt || (error.code == ErrorCode::invalid_argument &&
+                                              error.what.find("(SQLite ") != std::string::npos);
+}
+
 }  // namespace
 
 Result<std::unique_ptr<Log>> Log::open(const EngineOptions& options, const CommitPolicy& policy,
@@ -33,14 +40,21 @@ Result<std::unique_ptr<Log>> Log::open(const EngineOptions& options, const Commi
                                        Logger& logger) {
   const auto open_ready = [&](const EngineOptions& with) -> Result<std::unique_ptr<Engine>> {
     WS_ASSIGN(auto engine, Engine::open(with, clock, logger));
-    WS_ASSIGN(const auto warnings, engine->ensure_topics(topics));
-    for (const std::string& w : warnings) logger.warning(w);
-    // The views stand before the first reading does.
-    WS_ASSIGN([[maybe_unused]] const bool more, engine->maintain());
+    const auto make_ready = [&]() -> Status {
+      WS_ASSIGN(const auto warnings, engine->ensure_topics(topics));
+      for (const std::string& w : warnings) logger.warning(w);
+      // The views stand before the first reading does.
+      WS_ASSIGN([[maybe_unused]] const bool more, engine->maintain());
+      return {};
+    };
+    if (auto ready = make_ready(); !ready) {
+      engine->recovery().end_sidecar();  // the last one is better than what this one knows
+      return tl::unexpected<Error>(ready.error());
+    }
     return engine;
   };
   auto engine = open_ready(options);
-  if (!engine && engine.error().code == ErrorCode::corrupt && options.damage.empty()) {
+  if (!engine && options.damage.empty() && is_damage(engine.error())) {
     EngineOptions damaged = options;  // met only now
     damaged.damage = engine.error().what;
     engine = open_ready(damaged);
@@ -63,6 +77,7 @@ Log::~Log() {
   writer_.request_stop();
   wake_.notify_all();
   writer_.join();
+  if (!damage().empty()) engine_->recovery().end_sidecar();
 }
 
 void Log::submit(Batch batch) {
@@ -120,6 +135,7 @@ void Log::run_changes() {
       changes_.pop_front();
     }
     const Status status = change.work(*engine_);
+    if (!status) report_damage(status.error());
     auto catalog = std::make_shared<const Catalog>(engine_->catalog());
     {
       const MutexLock lock(mutex_);
@@ -133,7 +149,10 @@ void Log::run_changes() {
 }
 
 void Log::report_damage(const Error& error) {
-  if (error.code != ErrorCode::corrupt) return;
+  // Only what SQLite says itself, or a CRC, is damage of the file.
+  const bool said = error.what.find("(SQLite ") != std::string::npos ||
+                    error.what.find("CRC") != std::string::npos;
+  if (error.code != ErrorCode::corrupt || !said) return;
   const MutexLock lock(mutex_);
   if (damage_.empty()) damage_ = error.what;
 }
@@ -260,7 +279,11 @@ void Log::refuse_blocked(std::vector<Batch>& group) {
 
 void Log::commit_group(std::vector<Batch>& group, std::stop_token stop) {
   refuse_blocked(group);
-  if (group.empty()) return;
+  if (group.empty()) {
+    const MutexLock lock(mutex_);
+    stats_.committing_ops = 0;
+    return;
+  }
   const auto begin = steady_clock::now();
   const Status status = try_commit(group, stop);
   const std::int64_t us =

@@ -4,6 +4,7 @@
 #include <unistd.h>
 
 #include <array>
+#include <bit>
 #include <cstring>
 #include <unordered_map>
 #include <vector>
@@ -147,16 +148,21 @@ bool record_of_payload(std::int64_t seq, const std::string& payload, StoredRecor
 class Scanner {
  public:
   Scanner(const std::string& path, const std::function<Status(StoredRecord&&)>& each)
-      : each_(each),
+      : path_(path),
+        each_(each),
         db_(::open(path.c_str(), O_RDONLY | O_CLOEXEC)),
         wal_(::open((path + "-wal").c_str(), O_RDONLY | O_CLOEXEC)),
         db_bytes_(file_size(path)),
         wal_bytes_(wal_.valid() ? file_size(path + "-wal") : 0) {}
 
-  Result<ScanResult> run(const std::function<void(std::int64_t, std::int64_t)>& progress) {
+  Result<ScanResult> run(const std::function<Status(std::int64_t)>& progress) {
     if (!db_.valid()) return fail(ErrorCode::io, "the damaged file cannot be opened");
     index_wal();
     PageBytes page;
+    // What SQLite itself would see comes first: frames behind it may be of transactions that
+    // failed.
+    const std::int64_t seen = look_at_wal(path_ + "-wal").frames;
+    WS_TRY(look_at_frames(0, seen));
     const std::int64_t pages = (db_bytes_ + static_cast<std::int64_t>(kPage) - 1) / 4096;
     for (std::int64_t n = 1; n <= pages; ++n) {
       ++result_.pages;
@@ -165,9 +171,16 @@ class Scanner {
       } else {
         ++result_.unreadable_pages;
       }
-      if (progress && n % 256 == 0) progress(n * 4096, db_bytes_ + wal_bytes_);
+      if (progress && n % 256 == 0) WS_TRY(progress(n * 4096));
     }
-    for (std::int64_t f = 0; f < frames(); ++f) {
+    WS_TRY(look_at_frames(seen, frames()));
+    return result_;
+  }
+
+ private:
+  Status look_at_frames(std::int64_t from, std::int64_t to) {
+    PageBytes page;
+    for (std::int64_t f = from; f < to; ++f) {
       ++result_.pages;
       if (read_frame(f, page)) {
         WS_TRY(look_at(page, 0));
@@ -175,11 +188,8 @@ class Scanner {
         ++result_.unreadable_pages;
       }
     }
-    if (progress) progress(db_bytes_ + wal_bytes_, db_bytes_ + wal_bytes_);
-    return result_;
+    return {};
   }
-
- private:
   [[nodiscard]] std::int64_t frames() const {
     const auto frame = static_cast<std::int64_t>(kFrameHeader + kPage);
     return std::max<std::int64_t>(0, (wal_bytes_ - static_cast<std::int64_t>(kWalHeader)) / frame);
@@ -205,8 +215,13 @@ class Scanner {
   // The newest frame of each page, for overflow pages that only the WAL has.
   void index_wal() {
     std::array<unsigned char, kFrameHeader> header;
+    std::array<unsigned char, 8> salts{};
+    const bool known = read_at(wal_.get(), salts.data(), salts.size(), 16);
     for (std::int64_t f = 0; f < frames(); ++f) {
-      if (read_at(wal_.get(), header.data(), header.size(), frame_at(f))) {
+      if (!read_at(wal_.get(), header.data(), header.size(), frame_at(f))) continue;
+      // Those of an earlier round through the file only where there is no other.
+      if (!known || std::memcmp(header.data() + 8, salts.data(), 8) == 0 ||
+          !newest_frame_.contains(big_endian(header.data()))) {
         newest_frame_[big_endian(header.data())] = f;
       }
     }
@@ -267,6 +282,7 @@ class Scanner {
   }
 
   static constexpr std::uint64_t kPayloadMost = 64 << 20;
+  const std::string path_;
   const std::function<Status(StoredRecord&&)>& each_;
   UniqueFd db_, wal_;
   std::int64_t db_bytes_, wal_bytes_;
@@ -277,6 +293,13 @@ class Scanner {
 
 }  // namespace
 
+std::int64_t wal_salt(const std::string& path) {
+  const UniqueFd fd(::open(path.c_str(), O_RDONLY | O_CLOEXEC));
+  std::array<unsigned char, kWalHeader> header;
+  if (!fd.valid() || !read_at(fd.get(), header.data(), header.size(), 0)) return -1;
+  return (big_endian(header.data()) & ~1U) == kWalMagic ? big_endian(header.data() + 16) : -1;
+}
+
 WalLook look_at_wal(const std::string& path) {
   WalLook look;
   const UniqueFd fd(::open(path.c_str(), O_RDONLY | O_CLOEXEC));
@@ -285,36 +308,45 @@ WalLook look_at_wal(const std::string& path) {
   look.bytes = file_size(path);
   std::array<unsigned char, kWalHeader> header;
   if (!read_at(fd.get(), header.data(), header.size(), 0)) return look;
-  const bool big = (header[3] & 1U) != 0;
+  // A header that is gone does not say which order its checksums have: this machine's.
+  const bool known = (big_endian(header.data()) & ~1U) == kWalMagic;
+  const bool big = known ? (header[3] & 1U) != 0 : std::endian::native == std::endian::big;
   Checksum sum;
   sum.add(header.data(), 24, big);
   look.header_valid = (big_endian(header.data()) & ~1U) == kWalMagic &&
                       big_endian(header.data() + 8) == kPage && sum.is(header.data() + 24);
   look.salt = big_endian(header.data() + 16);
-  bool chain = look.header_valid;
+  // Frame by frame: whether its checksum goes on from the one before, as it is written there.
+  bool whole = look.header_valid;  // from the first frame on
+  std::int64_t commits_in_a_row = 0, frames = 0;
+  std::uint32_t salt = big_endian(header.data() + 16) ^ big_endian(header.data() + 20);
   std::vector<unsigned char> frame(kFrameHeader + kPage), before;
   for (auto at = static_cast<std::int64_t>(kWalHeader);
        read_at(fd.get(), frame.data(), frame.size(), at);
        at += static_cast<std::int64_t>(frame.size())) {
+    ++frames;
     const bool commits = big_endian(frame.data() + 4) != 0;
-    const bool ours = std::memcmp(frame.data() + 8, header.data() + 16, 8) == 0;
-    if (chain && ours) {
-      sum.add(frame.data(), 8, big);
-      sum.add(frame.data() + kFrameHeader, kPage, big);
-      chain = sum.is(frame.data() + 16);
-    } else {
-      chain = false;
+    if (!before.empty()) {
+      sum = {big_endian(before.data() + 16), big_endian(before.data() + 20)};
     }
+    sum.add(frame.data(), 8, big);
+    sum.add(frame.data() + kFrameHeader, kPage, big);
+    // Frames of another salt are of an earlier round through the file, long in the database.
+    const auto salt_of = [](const unsigned char* p) { return big_endian(p) ^ big_endian(p + 4); };
+    if (!look.header_valid && frames == 1) salt = salt_of(frame.data() + 8);
+    const bool goes_on = salt_of(frame.data() + 8) == salt && sum.is(frame.data() + 16);
     // The last frame of a transaction may be there several times, to fill a sector.
     const bool again =
         frame.size() == before.size() && std::memcmp(frame.data(), before.data(), 8) == 0 &&
         std::memcmp(frame.data() + kFrameHeader, before.data() + kFrameHeader, kPage) == 0;
     before = frame;
-    if (!commits || again) continue;
-    if (chain) {
-      ++look.commits;
-    } else if (ours) {
-      ++look.commits_behind;
+    if (!goes_on) whole = false, commits_in_a_row = 0;
+    if (!commits) continue;
+    if (whole) {
+      look.frames = frames;
+      look.commits += again ? 0 : 1;
+    } else if (!again) {
+      look.commits_behind = std::max(look.commits_behind, ++commits_in_a_row);
     }
   }
   return look;
@@ -322,7 +354,7 @@ WalLook look_at_wal(const std::string& path) {
 
 Result<ScanResult> scan_records(const std::string& path,
                                 const std::function<Status(StoredRecord&&)>& each,
-                                const std::function<void(std::int64_t, std::int64_t)>& progress) {
+                                const std::function<Status(std::int64_t)>& progress) {
   return Scanner(path, each).run(progress);
 }
 

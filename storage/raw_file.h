@@ -17,20 +17,28 @@ struct WalLook {
   bool exists = false;
   std::int64_t bytes = 0;
   bool header_valid = false;
-  std::uint32_t salt = 0;           // the first; +1 each time the file starts anew
-  std::int64_t commits = 0;         // transactions that SQLite will see
-  std::int64_t commits_behind = 0;  // that it will not, behind a frame that is damaged
+  std::uint32_t salt = 0;    // the first; +1 each time the file starts anew
+  std::int64_t commits = 0;  // transactions that SQLite will see
+  std::int64_t frames = 0;   // of these
+  // Transactions that follow each other behind a frame that is damaged, which it will not see. One
+  // may be the rest of a commit that failed; two were committed after each other.
+  std::int64_t commits_behind = 0;
 };
 [[nodiscard]] WalLook look_at_wal(const std::string& path);
+// Its first salt alone; -1: it has none.
+[[nodiscard]] std::int64_t wal_salt(const std::string& path);
+// A WAL's first salt counts up by one each time it starts anew, from a random one.
+inline constexpr std::uint32_t kWalRestartsMost = 1U << 24;
 
 struct ScanResult {
   std::int64_t pages = 0, unreadable_pages = 0, records = 0;
 };
 // Every record whose CRC is right, of any page of the file and of every frame of its WAL, in no
 // order, some more than once: rows of dropped segments, and of transactions that were cut off, are
-// among them. `each` ends the scan with its error. Pages that the disk does not give are counted.
+// among them, these last. `each` and `progress`, which is called every megabyte, end the scan with
+// their error. Pages that the disk does not give are counted.
 [[nodiscard]] Result<ScanResult> scan_records(
     const std::string& path, const std::function<Status(StoredRecord&&)>& each,
-    const std::function<void(std::int64_t done_bytes, std::int64_t all_bytes)>& progress = {});
+    const std::function<Status(std::int64_t done_bytes)>& progress = {});
 
 }  // namespace wayside

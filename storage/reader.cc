@@ -96,6 +96,11 @@ Result<LogReader::Page> LogReader::read(ChainId chain, Seq from, std::span<const
         WS_ASSIGN(const bool row, s.step());
         if (!row) break;
         StoredRecord r = record_of(s);
+        if (limits.check && record_crc(r.tp, r.offset, r.append_ms, r.record) != r.crc) {
+          return fail(ErrorCode::corrupt,
+                      cat("the CRC of the record at seq ", r.seq.value, " is wrong"),
+                      "with the gateway stopped: wayside repair");
+        }
         bytes += size_of(r.record);
         if (!page.records.empty() && bytes > limits.bytes) return page;
         page.next = Seq(r.seq.value + 1);

@@ -32,6 +32,7 @@ struct GroupPosition {
 struct ReadLimits {
   std::size_t records = 1000;
   std::size_t bytes = 1 << 20;
+  bool check = true;  // a record whose CRC is wrong is an error, not a record
 };
 
 class LogReader {

@@ -22,20 +22,28 @@ class Recovery {
   explicit Recovery(Engine& engine) : engine_(engine) {}
 
   // After the database was loaded, before its first epoch: not empty: why it must be set aside.
-  [[nodiscard]] std::string resume(const FilesFound& found);
+  [[nodiscard]] Result<std::string> resume(const FilesFound& found);
   // A start that may append, and an end in order.
   [[nodiscard]] Status note_start();
   void note_end();
+  void keep_note();  // of the WAL's salt, when another program has begun it anew
   // Writes the sidecar when it is due; `changed`: topics are. Failing is told, and stops nothing.
   void keep_sidecar(bool changed);
+  void end_sidecar() { ended_ = true; }  // what is in memory is not sure any more
 
   // --- salvage; see storage/salvager.h ---
-  // Starts anew with one file: what an earlier try had brought is gone.
-  [[nodiscard]] Status begin_salvage(const std::string& file, std::int64_t file_bytes);
+  // Starts anew with all files that wait: what an earlier try had brought is gone.
+  [[nodiscard]] Status begin_salvage(std::int64_t all_bytes);
+  // The file that the next records are of.
+  [[nodiscard]] Status use_file(const std::string& file);
   // Takes those records that are missing; no_space: what there is room for has been taken.
   [[nodiscard]] Status add_salvaged(std::span<const StoredRecord> records);
   // Makes them part of the log, and names what is lost. `whole`: everything was read.
   [[nodiscard]] Status finish_salvage(bool whole);
+  // Readers go on; what is left in the files is lost, and the files stay.
+  [[nodiscard]] Status give_up_salvage();
+  // Files for which there was no room, or no way, are looked into once more.
+  [[nodiscard]] Status retry_salvage();
   // Every range that is named by now has its record in gateway.events.
   [[nodiscard]] Status note_told();
   // Deletes a file that has been salvaged whole; false: there is none.
@@ -46,6 +54,7 @@ class Recovery {
   struct Range {
     std::int64_t from = 0, to = 0;
     bool skipped = false;
+    std::string why;
   };
   struct Bucket {
     engine_state::SegmentStats stats;
@@ -63,16 +72,21 @@ class Recovery {
   [[nodiscard]] Result<Bucket*> bucket_of(ChainId chain, std::int64_t seq);
   [[nodiscard]] Status close_bucket(ChainId chain, std::int64_t segment, Bucket& bucket,
                                     std::map<TpId, std::int64_t>& starts);
+  [[nodiscard]] bool is_found(TpId tp, std::int64_t offset) const;
+  [[nodiscard]] Status add_one(const StoredRecord& r, Bucket& bucket);
   [[nodiscard]] Status name_lost(TpId tp, const std::vector<Range>& ranges);
   [[nodiscard]] engine_state::Chain* chain_at(ChainId id);
-  [[nodiscard]] Sidecar sidecar_now();
+  [[nodiscard]] Result<Sidecar> sidecar_now();
+  [[nodiscard]] Status note_salt();
 
   Engine& engine_;
   std::int64_t written_seq_ = 0, written_ms_ = 0;  // of the last sidecar; steady
   std::string written_;
-  bool stale_ = false;
+  bool stale_ = false, ended_ = false;
+  std::int64_t noted_ = 0;  // salt of the WAL
 
-  std::string file_, why_;
+  std::string file_;
+  std::map<std::string, std::int64_t> salvaged_of_;  // by file
   std::int64_t before_seq_ = 0, before_source_ = 0, bucket_rows_ = 0, salvaged_ = 0;
   std::map<TpId, std::vector<Range>> missing_;                  // to be looked for
   std::map<TpId, std::map<std::int64_t, std::int64_t>> found_;  // from, to

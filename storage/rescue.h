@@ -28,6 +28,12 @@ struct FilesFound {
                                     const std::optional<Sidecar>& sidecar, const Clock& clock,
                                     Logger& logger);
 
+// Its second half: `path` goes on beyond what `damaged` (empty: there is none) and sidecar know.
+[[nodiscard]] Status build_fresh_database(const std::string& path, const std::string& damaged,
+                                          const std::string& why,
+                                          const std::optional<Sidecar>& sidecar, const Clock& clock,
+                                          Logger& logger);
+
 // Damaged files beside the database, oldest first; full paths.
 [[nodiscard]] std::vector<std::string> damaged_files(const std::string& database);
 

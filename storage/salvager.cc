@@ -16,6 +16,7 @@ namespace {
 // What the writer takes between two commits: some milliseconds of its time.
 constexpr std::size_t kSliceRecords = 500;
 constexpr std::size_t kSliceBytes = 256 * 1024;
+constexpr int kTriesMost = 5;
 // Of so many records one is looked at to find out how many of the newest there is room for.
 constexpr std::int64_t kSampleEvery = 64;
 
@@ -51,15 +52,25 @@ void Salvager::run(std::stop_token stop) {
   const auto all = [&]() -> Status {
     WS_ASSIGN(LogReader reader, LogReader::open(log_.path()));
     WS_ASSIGN(const auto files, reader.damaged());
-    for (auto f = files.rbegin(); f != files.rend() && !stop.stop_requested(); ++f) {
-      if (f->state == "waiting") WS_TRY(salvage(f->file, stop));
+    std::vector<std::string> waiting;  // the newest first: what it has is the later word
+    for (auto f = files.rbegin(); f != files.rend(); ++f) {
+      if (f->state == "waiting") waiting.push_back(f->file);
     }
+    if (!waiting.empty()) WS_TRY(salvage(waiting, stop));
     return stop.stop_requested() ? Status{} : tell();
   };
-  result_ = all();
-  if (!result_ && !stop.stop_requested()) {
-    logger_.error(
-        cat("salvaging stopped, and is tried again at the next start: ", result_.error().text()));
+  // Readers wait for it: so it is tried again, and given up only when that does not help.
+  for (int tries = 1;; ++tries) {
+    result_ = all();
+    if (result_ || stop.stop_requested()) break;
+    logger_.error(cat("salvaging failed: ", result_.error().text()));
+    log_.report_damage(result_.error());
+    if (tries == kTriesMost) {
+      (void)on_writer([](Engine& e) { return e.recovery().give_up_salvage(); });
+      break;
+    }
+    MutexLock lock(mutex_);
+    wake_.wait_for(mutex_, stop, std::chrono::seconds(1 << tries), [] { return false; });
   }
   const MutexLock lock(mutex_);
   progress_.file.clear();
@@ -112,17 +123,21 @@ Status Salvager::tell() {
   return on_writer([](Engine& e) { return e.recovery().note_told(); });
 }
 
-Status Salvager::salvage(const std::string& file, std::stop_token stop) {
-  const std::string path = log_.path().substr(0, log_.path().rfind('/') + 1) + file;
-  const std::int64_t bytes = file_size(path) + file_size(path + "-wal");
+Status Salvager::salvage(const std::vector<std::string>& files, std::stop_token stop) {
+  const std::string directory = log_.path().substr(0, log_.path().rfind('/') + 1);
+  std::int64_t bytes = 0, room = 0;
+  std::string names;
+  for (const std::string& f : files) {
+    bytes += file_size(directory + f) + file_size(directory + f + "-wal");
+    names += cat(names.empty() ? "" : ", ", f);
+  }
   {
     const MutexLock lock(mutex_);
-    progress_ = {file, 0, 0};
+    progress_ = {names, 0, 0};
   }
-  std::int64_t room = 0;
   WS_TRY(on_writer([&](Engine& e) {
     room = e.space().room_bytes();
-    return e.recovery().begin_salvage(file, bytes);
+    return e.recovery().begin_salvage(bytes);
   }));
   const auto stopped = [&]() -> Status {
     if (!stop.stop_requested()) return {};
@@ -133,13 +148,16 @@ Status Salvager::salvage(const std::string& file, std::stop_token stop) {
   if (bytes > room) {
     std::vector<std::pair<std::int64_t, std::int64_t>> sample;
     std::int64_t n = 0;
-    WS_ASSIGN([[maybe_unused]] const ScanResult looked,
-              scan_records(path, [&](StoredRecord&& r) -> Status {
-                if (n++ % kSampleEvery == 0) {
-                  sample.emplace_back(r.seq.value, r.record.payload_bytes() + 64);
-                }
-                return stopped();
-              }));
+    const auto look = [&](StoredRecord&& r) -> Status {
+      if (n++ % kSampleEvery == 0) {
+        sample.emplace_back(r.seq.value, r.record.payload_bytes() * 4 / 3 + 100);
+      }
+      return stopped();
+    };
+    for (const std::string& f : files) {
+      (void)scan_records(directory + f, look, [&](std::int64_t) { return stopped(); });
+    }
+    WS_TRY(stopped());
     std::sort(sample.begin(), sample.end());
     std::int64_t taken = 0;
     for (auto s = sample.rbegin(); s != sample.rend() && from_seq == 0; ++s) {
@@ -150,9 +168,8 @@ Status Salvager::salvage(const std::string& file, std::stop_token stop) {
   std::vector<StoredRecord> slice;
   std::size_t slice_bytes = 0;
   bool full = false;
-  std::int64_t done_bytes = 0;
+  std::int64_t salvaged = 0, done_bytes = 0, before_bytes = 0, unreadable = 0;
   const auto flush = [&]() -> Status {
-    std::int64_t salvaged = 0;
     Status added = on_writer([&](Engine& e) {
       Status s = e.recovery().add_salvaged(slice);
       salvaged = e.recovery().salvaged();
@@ -160,42 +177,44 @@ Status Salvager::salvage(const std::string& file, std::stop_token stop) {
     });
     slice.clear();
     slice_bytes = 0;
-    {
-      const MutexLock lock(mutex_);
-      progress_.records = salvaged;
-      progress_.percent = static_cast<int>(done_bytes * 100 / std::max<std::int64_t>(bytes, 1));
-    }
-    if (!added && added.error().code == ErrorCode::no_space) full = true;
+    full = full || (!added && added.error().code == ErrorCode::no_space);
+    const MutexLock lock(mutex_);
+    progress_.records = salvaged;
+    progress_.percent = static_cast<int>(done_bytes * 100 / std::max<std::int64_t>(bytes, 1));
     return added;
   };
-  const auto scanned = scan_records(
-      path,
-      [&](StoredRecord&& r) -> Status {
-        if (r.seq.value < from_seq) return {};
-        slice_bytes += static_cast<std::size_t>(r.record.payload_bytes());
-        slice.push_back(std::move(r));
-        if (slice.size() < kSliceRecords && slice_bytes < kSliceBytes) return {};
-        WS_TRY(stopped());
-        return flush();
-      },
-      [&](std::int64_t at, std::int64_t) { done_bytes = at; });
-  if (scanned && !slice.empty()) {
-    if (auto last = flush(); !last && !full) return last;
+  const auto take = [&](StoredRecord&& r) -> Status {
+    if (r.seq.value < from_seq) return {};
+    slice_bytes += static_cast<std::size_t>(r.record.payload_bytes());
+    slice.push_back(std::move(r));
+    if (slice.size() < kSliceRecords && slice_bytes < kSliceBytes) return {};
+    WS_TRY(stopped());
+    return flush();
+  };
+  for (const std::string& f : files) {
+    WS_TRY(on_writer([&](Engine& e) { return e.recovery().use_file(f); }));
+    if (!file_exists(directory + f)) continue;  // somebody took it away
+    const auto scanned = scan_records(directory + f, take, [&](std::int64_t at) {
+      done_bytes = before_bytes + at;
+      return stopped();
+    });
+    Status last = scanned ? Status{} : Status(tl::unexpected<Error>(scanned.error()));
+    if (last && !slice.empty()) last = flush();
+    if (!last && !full) return last;
+    if (scanned) unreadable += scanned->unreadable_pages;
+    before_bytes += file_size(directory + f) + file_size(directory + f + "-wal");
   }
-  if (!scanned && !full) return tl::unexpected<Error>(scanned.error());
   const bool whole = !full && from_seq == 0;
-  std::int64_t salvaged = 0;
   WS_TRY(on_writer([&](Engine& e) {
     Status s = e.recovery().finish_salvage(whole);
     salvaged = e.recovery().salvaged();
     return s;
   }));
-  logger_.warning(cat(salvaged, " records were salvaged from ", file,
-                      whole ? "" : "; there was no room for the older ones",
-                      scanned && scanned->unreadable_pages > 0
-                          ? cat("; the disk does not give ", scanned->unreadable_pages, " pages")
-                          : std::string(),
-                      "; 'wayside verify' names what is lost"));
+  logger_.warning(
+      cat(salvaged, " records were salvaged from ", names,
+          whole ? "" : "; there was no room for the older ones",
+          unreadable > 0 ? cat("; the disk does not give ", unreadable, " pages") : std::string(),
+          "; 'wayside verify' names what is lost"));
   return {};
 }
 

@@ -3,9 +3,10 @@
 // Thread: one of its own; the rest from any.
 #pragma once
 
-#include <atomic>
+#include <condition_variable>
 #include <string>
 #include <thread>
+#include <vector>
 
 #include "base/log.h"
 #include "base/mutex.h"
@@ -34,7 +35,7 @@ class Salvager {
 
  private:
   void run(std::stop_token stop);
-  [[nodiscard]] Status salvage(const std::string& file, std::stop_token stop);
+  [[nodiscard]] Status salvage(const std::vector<std::string>& files, std::stop_token stop);
   // A record in the topic gateway.events for each range that is named as missing.
   [[nodiscard]] Status tell();
   // Work on the writer, awaited.
@@ -43,6 +44,7 @@ class Salvager {
   Log& log_;
   Logger& logger_;
   mutable Mutex mutex_;
+  std::condition_variable_any wake_;
   Progress progress_ GUARDED_BY(mutex_);
   Status result_;  // the thread's, until it has ended
   std::jthread thread_;

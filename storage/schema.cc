@@ -159,7 +159,7 @@ CREATE TABLE _ws_damaged(               -- files that were set aside
   set_aside_ms INTEGER NOT NULL,
   before_seq INTEGER NOT NULL,          -- its records have lower ones
   before_source INTEGER NOT NULL,       -- its records' sources that are known are lower
-  state TEXT NOT NULL,                  -- 'waiting', 'salvaged' or 'no room'
+  state TEXT NOT NULL,                  -- 'waiting', 'salvaged', 'no room', 'failed'
   records INTEGER NOT NULL DEFAULT 0,   -- that were salvaged from it
   finished_ms INTEGER
 ) WITHOUT ROWID;

@@ -140,10 +140,11 @@ bool Engine::is_old(std::size_t place) const {
 }
 
 Status Engine::roll_full_segments() {
+  recovery_->keep_sidecar(false);
+  WS_TRY(space_->note_commit());
   for (std::size_t i = 0; i < chains_.size(); ++i) {
     if (is_full(i)) WS_TRY(roll(i));
   }
-  recovery_->keep_sidecar(false);
   return {};
 }
 
@@ -156,6 +157,8 @@ Result<bool> Engine::maintain() {
   bool more = false;
   if (now - upkeep_.last_step_ms >= kRetentionEveryMs) {
     upkeep_.last_step_ms = now;
+    recovery_->keep_sidecar(false);
+    recovery_->keep_note();
     const bool by_time = time_is_steady();
     WS_ASSIGN(more, step("retention", apply_retention(by_time)));
     if (more) return true;
@@ -167,7 +170,6 @@ Result<bool> Engine::maintain() {
     WS_ASSIGN(more, step("columns", learn_columns()));
     if (more) return true;
     space_->keep_ballast();
-    recovery_->keep_sidecar(false);
   }
   if (upkeep_.views_stale && now >= upkeep_.views_not_before_ms) {
     WS_ASSIGN(more, step("views", refresh_views()));
@@ -231,16 +233,27 @@ bool Engine::time_is_steady() {
       }
     }
     if (newest == INT64_MIN) newest = wall;
-    if (wall - newest > limits::kClockAheadMs) upkeep_.steady_since_ms = steady;
+    if (wall - newest > limits::kClockAheadMs) {
+      upkeep_.steady_since_ms = steady;
+      upkeep_.hold_ms = limits::kClockDoubtMostMs;
+    }
   }
+  const bool trusted = clock_.trusted();
   if (jumped) {
+    // Set right by what knows the time, or wrong though it was right before.
+    upkeep_.hold_ms = limits::kClockJumpHoldMs;
+    if (trusted && upkeep_.was_trusted) {
+      upkeep_.hold_ms =
+          std::clamp(std::abs(drift), limits::kClockJumpHoldMs, limits::kClockDoubtMostMs);
+    }
     upkeep_.steady_since_ms = steady;
     logger_.warning(cat("the clock jumped by ", drift / 1000, " s; retention by time waits ",
-                        limits::kClockJumpHoldMs / 60'000, " minutes"));
+                        upkeep_.hold_ms / 60'000, " minutes"));
   }
+  upkeep_.was_trusted = trusted;
   upkeep_.anchor_wall_ms = wall, upkeep_.anchor_steady_ms = steady;
-  return clock_.trusted() && (upkeep_.steady_since_ms == INT64_MIN ||
-                              steady - upkeep_.steady_since_ms >= limits::kClockJumpHoldMs);
+  return trusted && (upkeep_.steady_since_ms == INT64_MIN ||
+                     steady - upkeep_.steady_since_ms >= upkeep_.hold_ms);
 }
 
 // At most one segment per chain and call.
@@ -279,6 +292,8 @@ Result<bool> Engine::apply_topic_retention(std::int64_t now_ms) {
     const std::size_t gone = expired_segments(*chain, now_ms, t.retention_ms);
     if (gone == 0) continue;
     const std::int64_t through = chain->closed[gone - 1].segment;
+    WS_ASSIGN(const bool unsent, space_->is_unsent(t, through + 1));
+    if (unsent) continue;
     WS_TRY(transaction([&] { return move_log_starts(t, through + 1); }));
     moved = moved || db_.changes() > 0;
   }

@@ -11,6 +11,8 @@
 namespace wayside {
 namespace {
 
+constexpr std::int64_t kSidecarBytesMost = 64 << 20;
+
 // ,"name":[…] of what `each` appends for every element, which puts its own commas inside.
 template <class Range, class Each>
 void append_list(std::string& out, std::string_view name, const Range& range, Each each) {
@@ -132,6 +134,7 @@ Result<Sidecar> parse_sidecar(std::string_view line) {
 Result<Sidecar> read_sidecar(const std::string& database) {
   const std::string path = sidecar_path(database);
   if (!file_exists(path)) return fail(ErrorCode::not_found, "there is no sidecar");
+  if (file_size(path) > kSidecarBytesMost) return fail(ErrorCode::corrupt, "it is too large");
   WS_ASSIGN(const std::string line, read_file(path));
   return parse_sidecar(line);
 }

@@ -139,21 +139,31 @@ Result<std::string> Space::unsent_in_oldest(std::size_t place) {
   const std::int64_t behind = chain.closed.size() > 1 ? chain.closed[1].segment : chain.segment;
   for (const Topic& t : e.catalog_.topics()) {
     if (t.chain != chain.id) continue;
-    for (const std::string& group : t.keep_for) {
-      WS_ASSIGN(Statement s,
-                e.db_.prepare("SELECT count(*) FROM _ws_segment_starts s JOIN _ws_partitions p"
-                              " USING (tp) LEFT JOIN _ws_consumer_offsets o ON o.tp = s.tp AND"
-                              " o.group_id=?4 WHERE s.chain=?1 AND s.segment=?2 AND p.topic_id=?3"
-                              " AND s.next_offset > max(ifnull(o.committed_offset, 0),"
-                              " p.log_start)"));
-      s.bind(1, chain.id.value).bind(2, behind).bind(3, t.id.value).bind_text(4, group);
-      WS_ASSIGN(const bool row, s.step());
-      const bool unsent = row && s.integer(0) > 0;
-      s.reset();
-      if (unsent) return t.name;
-    }
+    WS_ASSIGN(const bool unsent, is_unsent(t, behind));
+    if (unsent) return t.name;
   }
   return std::string();
+}
+
+// Offsets that no record has need not be read by anybody.
+Result<bool> Space::is_unsent(const Topic& topic, std::int64_t before_segment) {
+  Engine& e = engine_;
+  for (const std::string& group : topic.keep_for) {
+    WS_ASSIGN(Statement s,
+              e.db_.prepare("SELECT count(*) FROM _ws_segment_starts s JOIN _ws_partitions p"
+                            " USING (tp) LEFT JOIN _ws_consumer_offsets o ON o.tp = s.tp AND"
+                            " o.group_id=?4 WHERE s.chain=?1 AND s.segment=?2 AND p.topic_id=?3"
+                            " AND s.next_offset - max(ifnull(o.committed_offset, 0), p.log_start) >"
+                            " (SELECT ifnull(sum(max(0, min(l.to_offset, s.next_offset) -"
+                            " max(l.from_offset, ifnull(o.committed_offset, 0), p.log_start))), 0)"
+                            " FROM _ws_lost l WHERE l.tp = s.tp AND l.kind <> 'salvaging')"));
+    s.bind(1, topic.chain.value).bind(2, before_segment).bind(3, topic.id.value);
+    WS_ASSIGN(const bool row, s.bind_text(4, group).step());
+    const bool unsent = row && s.integer(0) > 0;
+    s.reset();
+    if (unsent) return true;
+  }
+  return false;
 }
 
 // Of the lowest priority that has a closed segment, the oldest one; what a topic keeps until it has
@@ -192,6 +202,7 @@ void Space::block(const std::vector<std::string>& topics) {
     why_blocked_ += cat(why_blocked_.empty() ? "" : ", ", t.name);
   }
   if (blocked_.empty()) return;
+  dropping_ = true;  // until there is room, which ends it
   why_blocked_ = cat("no readings are taken for ", why_blocked_,
                      ": there is no room, and it keeps what has not been sent (keep_unsent); "
                      "bring the upstream back, or raise storage.budget");
@@ -208,6 +219,7 @@ std::string Space::refusal(TpId tp) const {
 // In the order of what it costs.
 Status Space::make_room() {
   Engine& e = engine_;
+  if (by_budget_ && used_pages() + kPagesForADrop >= page_limit_) return drop_within_limit();
   if (e.recovery_->give_up_damaged_file()) return {};
   if (used_pages() + kPagesForADrop >= page_limit_) return drop_within_limit();
   // The disk itself is full, perhaps of others' files. The WAL may only need its beginning back.
@@ -237,21 +249,36 @@ Status Space::make_room() {
 // At the limit even a roll has no room: it is lent some pages.
 Status Space::drop_within_limit() {
   Engine& e = engine_;
-  auto& chains = e.chains_;
-  const bool none_closed =
-      std::all_of(chains.begin(), chains.end(), [](const auto& c) { return c.closed.empty(); });
   WS_TRY(e.db_.exec(cat("PRAGMA max_page_count=", page_limit_ + kPagesForADrop)));
-  Status status;
-  if (none_closed) {
-    std::size_t largest = 0;
-    for (std::size_t i = 0; i < chains.size(); ++i) {
-      if (e.positions_.open[i].bytes > e.positions_.open[largest].bytes) largest = i;
+  Status status = drop_one("no room");
+  if (!status && status.error().code == ErrorCode::no_space) {
+    // What is open can go once it is closed; not of a topic that keeps it.
+    std::size_t largest = e.chains_.size();
+    for (std::size_t i = 0; i < e.chains_.size(); ++i) {
+      const bool keeps = std::any_of(
+          e.catalog_.topics().begin(), e.catalog_.topics().end(),
+          [&](const Topic& t) { return t.chain == e.chains_[i].id && !t.keep_for.empty(); });
+      if (keeps || e.positions_.open[i].rows == 0) continue;
+      if (largest == e.chains_.size() ||
+          e.positions_.open[i].bytes > e.positions_.open[largest].bytes) {
+        largest = i;
+      }
     }
-    status = e.roll(largest);
+    if (largest < e.chains_.size()) {
+      status = e.roll(largest);
+      if (status) status = drop_one("no room");
+    }
   }
-  if (status) status = drop_one("no room");
   WS_TRY(e.db_.exec(cat("PRAGMA max_page_count=", page_limit_)));
   return status;
+}
+
+// Between two maintenances a fast writer fills the reserve: it is looked at now and then.
+Status Space::note_commit() {
+  checkpointed_ = false;
+  if (page_limit_ == INT64_MAX || ++commits_ % 64 != 0) return {};
+  WS_ASSIGN([[maybe_unused]] const bool dropped, keep_within());
+  return {};
 }
 
 // With room enough again, the ballast is made anew. Without one the log does not grow into the room

@@ -9,6 +9,7 @@
 
 #include "base/ids.h"
 #include "base/result.h"
+#include "storage/catalog.h"
 
 namespace wayside {
 
@@ -24,7 +25,8 @@ class Space {
   [[nodiscard]] Result<bool> keep_within();
   // After `no_space`: a salvaged file, a checkpoint, the ballast, the oldest segment.
   [[nodiscard]] Status make_room();
-  void note_success() { checkpointed_ = false; }
+  // After each commit.
+  [[nodiscard]] Status note_commit();
   void keep_ballast();
 
   // Under a limit every chain must be able to close several segments long before it is used up.
@@ -33,6 +35,8 @@ class Space {
   [[nodiscard]] std::int64_t room_bytes();
   // The topic that keeps a chain's oldest closed segment, because a group has not read all of it.
   [[nodiscard]] Result<std::string> unsent_in_oldest(std::size_t chain);
+  // Whether a group that the topic keeps its records for has not read all before this segment.
+  [[nodiscard]] Result<bool> is_unsent(const Topic& topic, std::int64_t before_segment);
   // Why readings of this partition are not taken; empty: they are.
   [[nodiscard]] std::string refusal(TpId tp) const;
   [[nodiscard]] const std::string& blocked() const { return why_blocked_; }
@@ -49,6 +53,7 @@ class Space {
 
   Engine& engine_;
   std::int64_t page_limit_ = INT64_MAX;
+  std::int64_t commits_ = 0;
   bool by_budget_ = false;     // the limit is the budget's, not the disk's
   bool dropping_ = false;      // until there is room enough again
   bool checkpointed_ = false;  // to make room, and no commit has succeeded since

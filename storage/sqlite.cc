@@ -30,6 +30,7 @@ Error error_of(sqlite3* db, int rc, std::string_view doing) {
       break;
     case SQLITE_CORRUPT:
     case SQLITE_NOTADB:
+    case SQLITE_CONSTRAINT:  // nothing of ours is there twice: a table and its index differ
       code = ErrorCode::corrupt;
       hint = kDamagedHint;
       break;

@@ -45,12 +45,19 @@ Result<std::vector<std::string>> Engine::ensure_topics(std::span<const TopicSpec
   });
   if (any) {
     Status status = transaction(change);
-    if (!status) WS_TRY(refresh());  // as it was
+    if (!status) WS_TRY(as_it_was());
     WS_TRY(std::move(status));
     recovery_->keep_sidecar(true);
   }
   upkeep_.views_stale = upkeep_.topic_views_stale = true;
   return warnings;
+}
+
+// After a rollback, too. What cannot be read again is not told to the sidecar either.
+Status Engine::as_it_was() {
+  Status read = refresh();
+  if (!read) recovery_->end_sidecar();
+  return read;
 }
 
 // Whether the gateway can have so many topics and partitions.
@@ -128,10 +135,16 @@ Status Engine::add_partitions(TopicId id, std::int32_t from, std::int32_t to) {
 // the number of places it writes to; a topic with a bound in bytes has its own, because the bound
 // is kept by dropping the chain's segments.
 Result<ChainId> Engine::chain_for(const TopicSpec& spec) {
+  // What one keeps until it is sent, all of its chain would have to keep.
+  const auto keeps_alike = [&](ChainId chain) {
+    return std::all_of(catalog_.topics().begin(), catalog_.topics().end(), [&](const Topic& t) {
+      return t.chain != chain || t.keep_for == spec.keep_for;
+    });
+  };
   if (spec.retention_bytes == kUnbounded) {
     for (const Chain& c : chains_) {
       if (c.retention_bytes == kUnbounded && c.retention_ms == spec.retention_ms &&
-          c.priority == spec.priority) {
+          c.priority == spec.priority && keeps_alike(c.id)) {
         return c.id;
       }
     }
@@ -227,7 +240,7 @@ Status Engine::delete_topic(std::string_view name) {
   Status status = transaction(change);
   upkeep_.learn_at.erase(topic.id);
   upkeep_.views_stale = true;
-  WS_TRY(refresh());  // also after a rollback
+  WS_TRY(as_it_was());
   recovery_->keep_sidecar(true);
   return status;
 }

@@ -53,6 +53,17 @@ inline std::uint32_t seed() {
   return value;
 }
 
+// How many rounds a random test makes: $ROUNDS times as many in a long run.
+inline std::uint32_t rounds(std::uint32_t n) {
+  const char* times = std::getenv("ROUNDS");
+  return times == nullptr ? n : n * static_cast<std::uint32_t>(std::strtoul(times, nullptr, 10));
+}
+
+// What it did, for the table of a long run (tests/long.py).
+inline void tell(const std::string& what, std::int64_t n, std::int64_t acknowledged) {
+  std::cout << "DID " << what << " | " << n << " | " << acknowledged << std::endl;
+}
+
 // Unwraps, or fails the test with the error's text.
 template <class T>
 T must(Result<T> result) {

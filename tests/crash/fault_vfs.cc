@@ -5,6 +5,8 @@
 #include <fstream>
 #include <new>
 
+#include "base/file.h"
+
 namespace wayside::test {
 namespace {
 
@@ -25,7 +27,10 @@ struct FaultFile {
 
   static int close(sqlite3_file* f) { return of(f)->real->pMethods->xClose(of(f)->real); }
   static int read(sqlite3_file* f, void* to, int n, sqlite3_int64 at) {
-    if (of(f)->vfs->off_ || of(f)->vfs->dead_) return SQLITE_IOERR_READ;
+    if (of(f)->vfs->off_ || of(f)->vfs->dead_) return SQLITE_IOERR;
+    if (of(f)->state != nullptr) {
+      if (const int rc = of(f)->vfs->injected(FaultVfs::Call::read); rc != SQLITE_OK) return rc;
+    }
     return of(f)->real->pMethods->xRead(of(f)->real, to, n, at);
   }
   static int write(sqlite3_file* f, const void* from, int n, sqlite3_int64 at) {
@@ -35,6 +40,13 @@ struct FaultFile {
     if (me->vfs->room_ < n) return SQLITE_FULL;
     if (me->vfs->room_ != INT64_MAX) me->vfs->room_ -= n;
     const auto* p = static_cast<const std::uint8_t*>(from);
+    if (const int rc = me->vfs->injected(FaultVfs::Call::write); rc != SQLITE_OK) {
+      if (rc != SQLITE_READONLY && me->vfs->random_() % 2 == 0) {  // a short write
+        me->state->unsynced.push_back({at, {p, p + n / 2}, {}});
+        (void)me->real->pMethods->xWrite(me->real, from, n / 2, at);
+      }
+      return rc;
+    }
     me->state->unsynced.push_back({at, {p, p + n}, {}});
     return me->real->pMethods->xWrite(me->real, from, n, at);
   }
@@ -42,6 +54,7 @@ struct FaultFile {
     FaultFile* me = of(f);
     if (me->state != nullptr) {
       if (const int rc = me->vfs->before(me->database); rc != SQLITE_OK) return rc;
+      if (const int rc = me->vfs->injected(FaultVfs::Call::truncate); rc != SQLITE_OK) return rc;
       me->state->unsynced.push_back({0, {}, size});
     }
     return me->real->pMethods->xTruncate(me->real, size);
@@ -51,7 +64,12 @@ struct FaultFile {
     FaultVfs& v = *me->vfs;
     if (me->state == nullptr) return SQLITE_OK;
     if (const int rc = v.before(false); rc != SQLITE_OK) return rc;
-    if (v.ignore_syncs_) return SQLITE_OK;
+    if (v.ignore_syncs_ || (v.ignore_wal_syncs_ && me->state->wal)) return SQLITE_OK;
+    if (const int rc = v.injected(FaultVfs::Call::sync); rc != SQLITE_OK) {
+      v.sync_failed_ = true;
+      me->state->unsynced.clear();
+      return rc;
+    }
     if (v.fail_sync_ > 0 && --v.fail_sync_ == 0) {
       v.sync_failed_ = true;
       me->state->unsynced.clear();  // believed clean, and not on the disk
@@ -102,7 +120,12 @@ struct FaultFile {
     const bool kept =
         (flags & (SQLITE_OPEN_MAIN_DB | SQLITE_OPEN_WAL | SQLITE_OPEN_MAIN_JOURNAL)) != 0;
     me->state = kept && name != nullptr ? &vfs->state(name) : nullptr;
+    if (me->state != nullptr) {
+      me->state->wal = (flags & SQLITE_OPEN_WAL) != 0;
+      if (const int rc = vfs->injected(FaultVfs::Call::open); rc != SQLITE_OK) return rc;
+    }
     const int rc = vfs->real_->xOpen(vfs->real_, name, me->real, flags, out);
+    if (rc == SQLITE_OK && me->state != nullptr) me->state->inode = file_inode(name);
     if (rc == SQLITE_OK) me->base.pMethods = &kMethods;
     return rc;
   }
@@ -138,7 +161,11 @@ FaultVfs::~FaultVfs() {
 }
 
 FaultVfs::FileState& FaultVfs::state(const std::string& path) {
-  const auto [it, fresh] = files_.try_emplace(path);
+  auto [it, fresh] = files_.try_emplace(path);
+  if (!fresh && it->second.inode != 0 && it->second.inode != file_inode(path)) {
+    it->second = {};
+    fresh = true;
+  }
   if (fresh) {  // what was there before is on the disk
     std::ifstream in(path, std::ios::binary);
     it->second.durable.assign(std::istreambuf_iterator<char>(in), {});
@@ -149,6 +176,13 @@ FaultVfs::FileState& FaultVfs::state(const std::string& path) {
 void FaultVfs::cut_after(std::int64_t operations, bool in_checkpoint) {
   cut_after_ = operations;
   count_database_only_ = in_checkpoint;
+}
+
+int FaultVfs::injected(Call kind) {
+  if (fault_.count == 0 || fault_.kind != kind || --fault_.from > 0) return SQLITE_OK;
+  --fault_.count;
+  ++failed_calls_;
+  return fault_.code;
 }
 
 int FaultVfs::before(bool is_database_write) {
@@ -178,19 +212,30 @@ void FaultVfs::power_off() {
   off_ = true;
   const auto mood = random_() % 4;  // all kept, all dropped, or each change its own way
   for (auto& [path, file] : files_) {
+    // Renamed since, and perhaps another one has its name: that was written whole, and synced.
+    if (file.inode != 0 && file.inode != file_inode(path)) continue;
     auto image = file.durable;
     for (const Change& change : file.unsynced) {
       const auto fate = mood == 0 ? 0U : mood == 1 ? 1U : random_() % 3;
       if (fate == 1) continue;
       apply(image, change, fate == 2);
     }
-    after_cut_[std::filesystem::path(path).filename()] = std::move(image);
+    directory_ = std::filesystem::path(path).parent_path();
+    if (std::filesystem::exists(path) || !image.empty()) {
+      after_cut_[std::filesystem::path(path).filename()] = std::move(image);
+    }
   }
 }
 
 void FaultVfs::write_after_cut(const std::string& directory) const {
+  // What is not written through SQLite is written, synced and renamed: it is there, or is not.
+  for (const auto& e : std::filesystem::directory_iterator(directory_)) {
+    const std::string name = e.path().filename();
+    if (e.is_regular_file() && !after_cut_.contains(name) && !name.ends_with("-shm")) {
+      std::filesystem::copy_file(e.path(), directory + "/" + name);
+    }
+  }
   for (const auto& [name, image] : after_cut_) {
-    if (image.empty() && name.ends_with("-wal")) continue;
     std::ofstream out(directory + "/" + name, std::ios::binary | std::ios::trunc);
     out.write(reinterpret_cast<const char*>(image.data()),
               static_cast<std::streamsize>(image.size()));

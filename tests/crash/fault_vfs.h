@@ -40,6 +40,15 @@ class FaultVfs {
   [[nodiscard]] bool sync_has_failed() const { return sync_failed_; }
   // A disk that lies, or synchronous=OFF: syncs succeed and do nothing.
   void ignore_syncs() { ignore_syncs_ = true; }
+  // From the n-th call of a kind on, so many fail with an SQLite code (SQLITE_IOERR_WRITE,
+  // SQLITE_FULL, SQLITE_READONLY …); a write that fails may have written its first half.
+  enum class Call { read, write, truncate, sync, open };
+  void fail_calls(Call kind, std::int64_t from, std::int64_t count, int code) {
+    fault_ = {kind, from, count, code};
+  }
+  [[nodiscard]] std::int64_t failed_calls() const { return failed_calls_; }
+  // As synchronous=NORMAL would: only what is checkpointed is synced.
+  void ignore_wal_syncs() { ignore_wal_syncs_ = true; }
   // Writes fail with "disk full" once so many bytes have been written, until it is called again.
   void fill_after(std::int64_t bytes) { room_ = bytes; }
 
@@ -60,14 +69,22 @@ class FaultVfs {
   struct FileState {
     std::vector<std::uint8_t> durable;
     std::vector<Change> unsynced;
+    std::uint64_t inode = 0;  // a file that was renamed away and made anew is another one
+    bool wal = false;
   };
+  struct Fault {
+    Call kind = Call::read;
+    std::int64_t from = 0, count = 0;
+    int code = 0;
+  };
+  int injected(Call kind);
   // Before each operation: an error code when it must not happen.
   int before(bool is_database_write);
   void power_off();
   void apply(std::vector<std::uint8_t>& image, const Change& change, bool torn);
   FileState& state(const std::string& path);
 
-  std::string name_;
+  std::string name_, directory_;
   sqlite3_vfs vfs_{};
   sqlite3_vfs* real_;
   std::mt19937 random_;
@@ -75,6 +92,9 @@ class FaultVfs {
   std::map<std::string, std::vector<std::uint8_t>> after_cut_;
   std::int64_t cut_after_ = -1, fail_sync_ = -1, room_ = INT64_MAX;
   bool count_database_only_ = false;
+  Fault fault_;
+  std::int64_t failed_calls_ = 0;
+  bool ignore_wal_syncs_ = false;
   bool off_ = false, dead_ = false, sync_failed_ = false, ignore_syncs_ = false;
 };
 

@@ -1,5 +1,9 @@
 // The gateway with one thing wrong on purpose: a batch is called done when it is handed in, before
-// any commit. The kill test must turn red with it (tests/e2e/test_kill.py, TestOfTheTest).
+// any commit; with MUTANT=qos2 only the removal of a QoS 2 identifier, so that PUBCOMP goes before
+// it. The kill tests must turn red with it (tests/e2e/test_kill.py, TestOfTheTest).
+#include <cstdlib>
+#include <vector>
+
 #include "gateway/gateway.h"
 
 namespace {
@@ -12,9 +16,16 @@ class AckOnReceipt final : public BatchSink {
   void submit(Batch batch) override {
     // Sessions must still be opened in earnest: their answer comes from the log.
     const bool opens = !batch.ops.empty() && std::holds_alternative<OpenSession>(batch.ops.front());
-    if (!opens && batch.done) {
+    const bool removes =
+        !batch.ops.empty() && std::holds_alternative<RemoveQos2Id>(batch.ops.front());
+    if ((qos2_ ? removes : !opens) && batch.done) {
       batch.done(batch, Status{});
       batch.done = nullptr;
+    }
+    // Nobody waits for it any more: it comes too late for a kill.
+    if (qos2_ && removes) {
+      late_.push_back(std::move(batch));
+      return;
     }
     log_.submit(std::move(batch));
   }
@@ -22,6 +33,8 @@ class AckOnReceipt final : public BatchSink {
 
  private:
   BatchSink& log_;
+  const bool qos2_ = std::getenv("MUTANT") != nullptr;
+  std::vector<Batch> late_;
 };
 
 }  // namespace

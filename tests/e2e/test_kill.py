@@ -2,6 +2,7 @@
 sessions: what was acknowledged is in the log, QoS 2 exactly once, every offset is one row."""
 
 import collections
+import os
 import struct
 import threading
 import time
@@ -124,7 +125,7 @@ def run_kills(test, rng, program=None, kills=KILLS):
 class Kill(unittest.TestCase):
     def test_what_was_acknowledged_is_there_and_qos_2_once(self):
         acked, wrong = run_kills(self, seeded("kill"))
-        print(f"{acked} acknowledged over {KILLS} kills")
+        print(f"DID kill -9 at random moments | {KILLS} | {acked}")
         self.assertEqual(wrong, [])
         self.assertGreater(acked, 500)
 
@@ -176,6 +177,25 @@ class TestOfTheTest(unittest.TestCase):
     def test_a_gateway_that_acknowledges_on_receipt_is_found_out(self):
         _, wrong = run_kills(self, seeded("mutant"), program=harness.MUTANT)
         self.assertTrue(any("are lost" in w for w in wrong), "the mutant was not found out")
+
+    def test_an_identifier_that_is_removed_after_pubcomp_is_found_out(self):
+        """PUBCOMP before the removal is committed: the client uses the identifier anew, and after
+        a kill the new reading is taken for the old one."""
+        with Gateway(program=harness.MUTANT, commit='linger = "5ms"',
+                     env={**os.environ, "MUTANT": "qos2"}) as gateway:
+            with Wire(gateway.port) as wire:
+                wire.connect("pump", 5, clean=False, properties=b"\x11\x00\x00\x0e\x10")
+                wire.send(publish_packet("raw/pump", "first", 2, 7, 5))
+                self.assertEqual(wire.read()[0], PUBREC)
+                wire.send(pubrel_packet(7))
+                self.assertEqual(wire.read()[0], PUBCOMP)
+            gateway.kill()
+            gateway.start()
+            with Wire(gateway.port) as wire:
+                wire.connect("pump", 5, clean=False, properties=b"\x11\x00\x00\x0e\x10")
+                wire.send(publish_packet("raw/pump", "second", 2, 7, 5))
+                self.assertEqual(wire.read()[0], PUBREC)
+            self.assertEqual(gateway.values("raw"), ["first"], "the mutant swallows the second")
 
 
 if __name__ == "__main__":

@@ -4,8 +4,8 @@
 
 #include "base/file.h"
 #include "base/limits.h"
-#include "tests/crash/fault_vfs.h"
 #include "storage/space.h"
+#include "tests/crash/fault_vfs.h"
 #include "tests/support.h"
 
 namespace wayside::test {
