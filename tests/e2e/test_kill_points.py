@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
 """kill -9 at named points of the write path, by strace: at the n-th write to the WAL (mid-batch),
-at its sync (after the write, before the commit has returned), at the n-th acknowledgement (after the
-commit, before the ack), at a write and a sync of the database (checkpoint, roll, drop, views), and
-at the sync and the rename of the sidecar. What was acknowledged is there, and the log is sound."""
+at its sync (after the write, before the commit has returned), at the n-th acknowledgement (after
+the commit, before the ack), at a write and a sync of the database (checkpoint, roll, drop, views),
+and at the sync and the rename of the sidecar. What was acknowledged is there, and the log is sound."""
 
 import os
 import shutil
