@@ -16,6 +16,7 @@
 #include "base/clock.h"
 #include "base/text.h"
 #include "storage/engine.h"
+#include "storage/sqlite.h"
 
 namespace {
 
@@ -75,7 +76,7 @@ struct Figures {
 };
 
 Figures run_log(const std::string& dir, std::size_t b, int topics, int partitions, double seconds,
-               const std::string& device) {
+                const std::string& device) {
   EngineOptions options;
   options.path = dir + "/wayside.db";
   const SystemClock clock(ClockTrust::always);
@@ -117,8 +118,8 @@ Figures run_log(const std::string& dir, std::size_t b, int topics, int partition
   Figures r;
   r.records_per_s = static_cast<double>(records) / seconds_since(start);
   if (!device.empty()) {
-    r.bytes_per_payload_byte = static_cast<double>(device_bytes(device) - device_before) /
-                               static_cast<double>(payload);
+    r.bytes_per_payload_byte =
+        static_cast<double>(device_bytes(device) - device_before) / static_cast<double>(payload);
   }
   return r;
 }
@@ -155,11 +156,58 @@ Figures run_raw(const std::string& dir, std::size_t b, double seconds, const std
   Figures r;
   r.records_per_s = static_cast<double>(records) / seconds_since(start);
   if (!device.empty()) {
-    r.bytes_per_payload_byte = static_cast<double>(device_bytes(device) - device_before) /
-                               static_cast<double>(payload);
+    r.bytes_per_payload_byte =
+        static_cast<double>(device_bytes(device) - device_before) / static_cast<double>(payload);
   }
   ::close(fd);
   ::unlink(path.c_str());
+  return r;
+}
+
+// What one would write first: one table, PRIMARY KEY(partition, offset), in the same WAL with FULL.
+Figures run_naive(const std::string& dir, std::size_t b, int partitions, double seconds,
+                  const std::string& device) {
+  const std::string path = dir + "/naive.db";
+  const auto check = [](const Status& s) {
+    if (!s) std::exit(1);
+  };
+  auto db = Database::open(path, OpenMode::read_write_create);
+  if (!db) std::exit(1);
+  for (const char* sql :
+       {"PRAGMA journal_mode=WAL", "PRAGMA synchronous=FULL",
+        "CREATE TABLE records(partition INTEGER, offset INTEGER, ts INTEGER, key TEXT, value TEXT,"
+        " PRIMARY KEY(partition, offset)) WITHOUT ROWID"}) {
+    check(db->exec(sql));
+  }
+  auto insert = db->prepare("INSERT INTO records VALUES(?1,?2,?3,?4,?5)", true);
+  std::vector<TpId> tps;
+  for (int p = 1; p <= partitions; ++p) tps.emplace_back(p);
+  Readings readings(tps);
+  std::vector<std::int64_t> next(static_cast<std::size_t>(partitions) + 1, 0);
+  std::int64_t payload = 0, records = 0;
+  const auto commit_one = [&](std::size_t n) {
+    check(db->exec("BEGIN IMMEDIATE"));
+    for (std::size_t i = 0; i < n; ++i) {
+      const Append& a = readings.next();
+      payload += static_cast<std::int64_t>(a.record.key->size() + a.record.value->size());
+      insert->bind(1, a.tp.value).bind(2, next[static_cast<std::size_t>(a.tp.value)]++);
+      insert->bind(3, 1795000000000).bind_text(4, *a.record.key).bind_text(5, *a.record.value);
+      check(insert->run());
+    }
+    check(db->exec("COMMIT"));
+    records += static_cast<std::int64_t>(n);
+  };
+  while (records < kWarmUp) commit_one(500);
+  const std::int64_t device_before = device_bytes(device);
+  payload = records = 0;
+  const auto start = Clock_::now();
+  while (seconds_since(start) < seconds) commit_one(b);
+  Figures r;
+  r.records_per_s = static_cast<double>(records) / seconds_since(start);
+  if (!device.empty()) {
+    r.bytes_per_payload_byte =
+        static_cast<double>(device_bytes(device) - device_before) / static_cast<double>(payload);
+  }
   return r;
 }
 
@@ -172,10 +220,13 @@ int main(int argc, char** argv) {
   const double seconds = std::atof(argv[5]);
   const Figures raw = run_raw(dir, b, seconds, device);
   const Figures log = run_log(dir, b, std::atoi(argv[3]), std::atoi(argv[4]), seconds, device);
+  const Figures naive = run_naive(dir, b, std::atoi(argv[3]) * std::atoi(argv[4]), seconds, device);
   std::printf(
-      "{\"b\":%zu,\"raw_records_s\":%.0f,\"log_records_s\":%.0f,\"ratio\":%.3f,"
+      "{\"naive_records_s\":%.0f,\"naive_device\":%.2f,"
+      "\"b\":%zu,\"raw_records_s\":%.0f,\"log_records_s\":%.0f,\"ratio\":%.3f,"
       "\"raw_device\":%.2f,\"log_device\":%.2f}\n",
-      b, raw.records_per_s, log.records_per_s, log.records_per_s / raw.records_per_s,
-      raw.bytes_per_payload_byte, log.bytes_per_payload_byte);
+      naive.records_per_s, naive.bytes_per_payload_byte, b, raw.records_per_s, log.records_per_s,
+      log.records_per_s / raw.records_per_s, raw.bytes_per_payload_byte,
+      log.bytes_per_payload_byte);
   return 0;
 }

@@ -1,10 +1,13 @@
 #!/usr/bin/env python3
-"""First figures, by one command; prints Markdown (docs/BENCHMARKS.md is its output).
+"""All figures, by one command; prints Markdown (docs/BENCHMARKS.md is its output).
 
     bench/run.py [--quick] > docs/BENCHMARKS.md
 
 Needs a release build with benchmarks (cmake --preset release -DWAYSIDE_BENCH=ON), mosquitto, and
-for device bytes root and a free loop device; without, that column says so. Peers run in the same
+for device bytes root and a free loop device; without, that column says so. NATS is a peer when
+nats-server (2.10 or later) is on the PATH or named by NATS_SERVER:
+    GOBIN=/tmp/nats go install github.com/nats-io/nats-server/v2@v2.10.29
+ Peers run in the same
 run, in turn; each figure is the median of the runs.
 """
 
@@ -69,27 +72,55 @@ class LoopDevice:
 
 
 def bench_append(rounds, seconds):
-    print("## Appending, beside a raw preallocated file with fdatasync\n")
+    print("## Appending\n")
     disk = LoopDevice()
     where = f"ext4 on a loop device ({disk.name()})" if disk.device else \
         "the temporary directory; no loop device could be mounted, so no device bytes"
-    print(f"20 topics of 12 partitions, about 128 bytes of key and value, {where}; rolls and index "
-          f"builds included; median of {rounds}.\n")
-    print("| records a commit | raw, records/s | log, records/s | ratio | device bytes per payload "
-          "byte: raw | log |")
-    print("|--:|--:|--:|--:|--:|--:|")
-    for b in (1, 50, 100, 500, 1000):
+    print("Beside a raw preallocated file with one `fdatasync` a commit (the limit), and the table "
+          "one would write first, `PRIMARY KEY(partition, offset)` in the same WAL with FULL. "
+          f"About 128 bytes of key and value, {where}; rolls and index builds included; median "
+          f"of {rounds}.\n")
+    print("| topics × partitions | records a commit | raw, records/s | naive, records/s | log, "
+          "records/s | log : raw | log : naive | device bytes per payload byte: raw | naive | log "
+          "|")
+    print("|--:|--:|--:|--:|--:|--:|--:|--:|--:|--:|")
+    shapes = [(20, 12, b) for b in (1, 10, 50, 100, 500, 1000, 10000)]
+    shapes += [(t, p, 100) for t, p in ((1, 1), (1, 12), (1, 100), (8, 12), (50, 4))]
+    for topics, partitions, b in shapes:
         rows = []
         for _ in range(rounds):
             target = tempfile.mkdtemp(dir=disk.directory)
-            rows.append(run_json(f"{BUILD}/bench/bench_append", target, str(b), "20", "12",
-                                 str(seconds), *([disk.name()] if disk.device else [])))
+            rows.append(run_json(f"{BUILD}/bench/bench_append", target, str(b), str(topics),
+                                 str(partitions), str(seconds),
+                                 *([disk.name()] if disk.device else [])))
             shutil.rmtree(target)
         device = [f"{median(rows, n):.2f}" if disk.device else "not run"
-                  for n in ("raw_device", "log_device")]
-        print(f"| {b} | {median(rows, 'raw_records_s'):,.0f} | {median(rows, 'log_records_s'):,.0f}"
-              f" | {median(rows, 'ratio'):.2f} | {device[0]} | {device[1]} |", flush=True)
+                  for n in ("raw_device", "naive_device", "log_device")]
+        naive = statistics.median(r["log_records_s"] / r["naive_records_s"] for r in rows)
+        print(f"| {topics}×{partitions} | {b} | {median(rows, 'raw_records_s'):,.0f} | "
+              f"{median(rows, 'naive_records_s'):,.0f} | {median(rows, 'log_records_s'):,.0f} | "
+              f"{median(rows, 'ratio'):.2f} | {naive:.1f} | {' | '.join(device)} |", flush=True)
     disk.close()
+    print()
+
+
+def bench_growth(sizes):
+    print("## Growth\n")
+    print("12 partitions, 500 keys, 500 records a commit; commit latencies at 50 records a commit; "
+          "lookups of one record by its offset anywhere; `latest` of the last hour (3.6 million "
+          "records at 1,000/s).\n")
+    print("| rows | append, records/s | commit p50 / p99 ms | start ms | lookup p50 / p99 ms | all "
+          "partitions, records/s | one partition, records/s | latest, 1 h, ms | RSS MiB |")
+    print("|--:|--:|--:|--:|--:|--:|--:|--:|--:|")
+    with tempfile.TemporaryDirectory(prefix="wayside-bench-") as directory:
+        run = subprocess.run([f"{BUILD}/bench/bench_growth", directory, ",".join(map(str, sizes))],
+                             check=True, capture_output=True, text=True)
+    for line in run.stdout.splitlines():
+        r = json.loads(line)
+        print(f"| {r['rows']:,} | {r['append_s']:,.0f} | {r['commit_p50_ms']:.2f} / "
+              f"{r['commit_p99_ms']:.2f} | {r['open_ms']:.0f} | {r['lookup_p50_ms']:.2f} / "
+              f"{r['lookup_p99_ms']:.2f} | {r['read_all_s']:,.0f} | {r['read_one_s']:,.0f} | "
+              f"{r['latest_1h_ms']:,.0f} | {r['rss_kib'] / 1024:.0f} |")
     print()
 
 
@@ -126,6 +157,39 @@ class Mosquitto:
         shutil.rmtree(self.directory, ignore_errors=True)
 
 
+class Nats:
+    """NATS JetStream's MQTT: `sync` is "default" (an fsync every two minutes) or "always"."""
+
+    def __init__(self, sync):
+        self.directory = tempfile.mkdtemp(prefix="wayside-bench-")
+        with socket.socket() as a, socket.socket() as b:
+            a.bind(("127.0.0.1", 0))
+            b.bind(("127.0.0.1", 0))
+            self.port, port = a.getsockname()[1], b.getsockname()[1]
+        conf = os.path.join(self.directory, "conf")
+        always = "sync_interval: always\n" if sync == "always" else ""
+        with open(conf, "w", encoding="utf-8") as f:
+            f.write(f'listen: "127.0.0.1:{port}"\nserver_name: bench\njetstream {{\n'
+                    f'store_dir: "{self.directory}/store"\n{always}}}\n'
+                    f'mqtt {{ listen: "127.0.0.1:{self.port}", max_ack_pending: 65535 }}\n')
+        self.process = subprocess.Popen([NATS, "-c", conf], stdout=subprocess.DEVNULL,
+                                        stderr=subprocess.DEVNULL)
+        harness.wait_for(self.ready, "nats listens")
+
+    def ready(self):
+        try:
+            with harness.Wire(self.port, timeout=2) as wire:
+                return wire.connect("offline", clean=False)[1] == 0
+        except (OSError, harness.Closed):
+            return False
+
+    def close(self):
+        self.process.kill()
+        self.process.wait()
+        shutil.rmtree(self.directory, ignore_errors=True)
+
+
+NATS = os.environ.get("NATS_SERVER") or shutil.which("nats-server") or ""
 ROUTES = """
 [[topic]]
 name = "truck_gps"
@@ -141,29 +205,90 @@ time = "/ts"
 def bench_mqtt(rounds, factor):
     print("## Readings acknowledged over MQTT 3.1.1\n")
     print("Wayside (decoded, keyed, synced before each acknowledgement) beside Mosquitto "
-          "(acknowledged from RAM, queued for an offline subscriber); one client process on the "
-          f"same two cores; median of {rounds}, in turn.\n")
-    print("| QoS | connections × window | Wayside, acked/s | p50 / p99 ms | records a commit | "
-          "Mosquitto, acked/s | p50 / p99 ms | ratio |")
-    print("|--:|--:|--:|--:|--:|--:|--:|--:|")
+          "(acknowledged from RAM, queued for an offline subscriber) and NATS JetStream's MQTT "
+          "(2.10; `default`: a sync every two minutes; `always`: before each acknowledgement); one "
+          f"client process on the same two cores; median of {rounds}, in turn. CPU is of Wayside's "
+          "process per reading.\n")
+    print("| QoS | connections × window | Wayside, acked/s | p50 / p99 ms | records a commit | CPU "
+          "µs | Mosquitto, acked/s | ratio | NATS default | ratio | NATS always | ratio |")
+    print("|--:|--:|--:|--:|--:|--:|--:|--:|--:|--:|--:|--:|")
     for qos, connections, window, n in ((1, 4, 100, 200_000), (1, 20, 20, 200_000),
-                                        (1, 20, 1, 20_000), (2, 4, 100, 100_000)):
-        ours, theirs, shared = [], [], []
+                                        (1, 20, 1, 20_000), (1, 500, 1, 100_000),
+                                        (2, 4, 100, 100_000), (2, 20, 20, 100_000)):
+        ours, shared, cpu = [], [], []
+        peers = {"mosquitto": [], "default": [], "always": []}
         load = [str(connections), str(window), str(int(n * factor)), str(qos)]
+        few = load[:2] + [str(int(max(2000, n * factor / 40))), str(qos)]
         for _ in range(rounds):
             with harness.Gateway(topics=ROUTES) as gateway:
+                before = cpu_s(gateway.process.pid)
                 ours.append(run_json(f"{BUILD}/bench/bench_mqtt", str(gateway.port), *load))
+                cpu.append((cpu_s(gateway.process.pid) - before) / (int(load[2])) * 1e6)
                 state = gateway.status()["gateway"]
                 shared.append(state["records"] / state["commits"])
-            mosquitto = Mosquitto()
-            theirs.append(run_json(f"{BUILD}/bench/bench_mqtt", str(mosquitto.port), *load))
-            mosquitto.close()
+            for name, rows in peers.items():
+                if name != "mosquitto" and not NATS:
+                    continue
+                peer = Mosquitto() if name == "mosquitto" else Nats(name)
+                try:
+                    rows.append(run_json(f"{BUILD}/bench/bench_mqtt", str(peer.port),
+                                         *(few if name == "always" else load)))
+                except subprocess.SubprocessError:
+                    pass
+                peer.close()
+
+        def column(name):
+            if not peers[name]:
+                return "not run | "
+            theirs = median(peers[name], "acked_s")
+            return f"{theirs:,.0f} | {median(ours, 'acked_s') / theirs:.2f}"
         print(f"| {qos} | {connections}×{window} | {median(ours, 'acked_s'):,.0f} | "
               f"{median(ours, 'p50_ms'):.1f} / {median(ours, 'p99_ms'):.1f} | "
-              f"{statistics.median(shared):.0f} | {median(theirs, 'acked_s'):,.0f} | "
-              f"{median(theirs, 'p50_ms'):.1f} / {median(theirs, 'p99_ms'):.1f} | "
-              f"{median(ours, 'acked_s') / median(theirs, 'acked_s'):.2f} |", flush=True)
+              f"{statistics.median(shared):.0f} | {statistics.median(cpu):.1f} | "
+              f"{column('mosquitto')} | {column('default')} | {column('always')} |", flush=True)
     print()
+
+
+def bench_linger(factor):
+    print("## The linger\n")
+    count = max(3, int(10 * factor))
+    print(f"500 devices that send one reading a second each for {count} s "
+          "(`wayside simulate`), on the loop device.\n")
+    print("| linger | records a commit | commits/s | device bytes per payload byte |\n"
+          "|--:|--:|--:|--:|")
+    for linger in ("0", "20ms", "100ms", "250ms", "1s"):
+        disk = LoopDevice()
+        with harness.Gateway(topics=ROUTES, commit=f'linger = "{linger}"',
+                             directory=disk.directory) as gateway:
+            gateway.cli("simulate", "-p", str(gateway.port), "--trucks", "500", "--count", "3",
+                        "--rate", "1", "--connections", "500", check=0)  # the WAL has its size
+            device, before = sectors(disk), gateway.status()["gateway"]
+            gateway.cli("simulate", "-p", str(gateway.port), "--trucks", "500", "--count",
+                        str(count), "--rate", "1", "--connections", "500", check=0)
+            state = gateway.status()["gateway"]
+            wrote = sectors(disk) - device
+            payload = gateway.sql("SELECT avg(length(key)+length(value)) FROM truck_gps")[0][0]
+            records = state["records"] - before["records"]
+            commits = state["commits"] - before["commits"]
+            ratio = f"{wrote / (payload * records):.1f}" if disk.device else "not run"
+            print(f"| {linger} | {records / commits:.0f} | {commits / count:.0f} | {ratio} |",
+                  flush=True)
+        disk.close()
+    print()
+
+
+def sectors(disk):
+    if not disk.device:
+        return 0
+    os.sync()
+    with open(f"/sys/class/block/{disk.name()}/stat", encoding="ascii") as f:
+        return int(f.read().split()[6]) * 512
+
+
+def cpu_s(pid):
+    with open(f"/proc/{pid}/stat", encoding="ascii") as f:
+        fields = f.read().rsplit(")", 1)[1].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
 def rss_kb(pid):
@@ -202,6 +327,8 @@ def bench_linger_and_memory(factor):
 def main():
     parser = argparse.ArgumentParser()
     parser.add_argument("--quick", action="store_true", help="a tenth of it, to see that it runs")
+    parser.add_argument("--rows", type=lambda s: [int(n) for n in s.split(",")],
+                        default=[1_000_000, 10_000_000], help="sizes for the table of growth")
     args = parser.parse_args()
     commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True,
                             check=False).stdout.strip()
@@ -213,8 +340,10 @@ def main():
           f"{cpu.group(1) if cpu else 'unknown CPU'}, Linux {os.uname().release}; a shared virtual "
           "machine, not a Raspberry Pi and not an SD card.\n", flush=True)
     rounds, factor = (1, 0.1) if args.quick else (3, 1.0)
-    bench_append(rounds, 1 if args.quick else 3)
+    bench_append(rounds, 1 if args.quick else 2)
     bench_mqtt(rounds, factor)
+    bench_linger(factor)
+    bench_growth([100_000] if args.quick else args.rows)
     bench_linger_and_memory(factor)
 
 

@@ -248,7 +248,7 @@ void add_log_verbs(CLI::App& app, LogVerbs& v, int& code) {
       "Checks the log; a damaged one is set aside as wayside.db.damaged-<n>, a fresh one goes on\n"
       "beyond its offsets, every record whose CRC is right is copied back, and what is lost is\n"
       "named. A running gateway does this by itself. Exit code 1 when something is wrong still.\n"
-      "Example:\n  wayside repair --yes");
+      "With the gateway stopped (systemctl stop wayside): wayside repair --yes");
   repair->callback([&] { code = cmd_repair(v.repair); });
 }
 

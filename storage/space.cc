@@ -55,9 +55,7 @@ Status Space::set_page_limit() {
         limits::kJournalSizeLimitBytes / 2 - file_size(e.options_.path + "-wal"), 0);
     WS_ASSIGN(const std::int64_t pages, e.db_.number("PRAGMA page_count"));
     // Not so small that what is acknowledged would be dropped at once.
-    if (spare < limits::kJournalSizeLimitBytes) {
-      by_disk = std::max(pages + std::max<std::int64_t>(spare, 0) / kPage, kPagesLeast);
-    }
+    by_disk = std::max(pages + std::max<std::int64_t>(spare, 0) / kPage, kPagesLeast);
   }
   page_limit_ = std::min(by_budget, by_disk);
   by_budget_ = by_budget <= by_disk;

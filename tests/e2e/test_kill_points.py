@@ -2,7 +2,7 @@
 """kill -9 at named points of the write path, by strace: at the n-th write to the WAL (mid-batch),
 at its sync (after the write, before the commit has returned), at the n-th acknowledgement (after
 the commit, before the ack), at a write and a sync of the database (checkpoint, roll, drop, views),
-and at the sync and the rename of the sidecar. What was acknowledged is there, and the log is sound."""
+and at the sync and the rename of the sidecar. What was acknowledged is there, the log is sound."""
 
 import os
 import shutil
