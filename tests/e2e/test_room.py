@@ -77,13 +77,13 @@ class Room(unittest.TestCase):
         directory = self.mount(160)
         with self.gateway(directory, topics=topic("a"),
                           tail='[storage]\nkeep_free = "9MiB"\nsegment_rows = 2000') as gateway:
-            acked = self.fill(gateway, "a", 200_000, 40)
-            self.assertGreater(len(acked), 120_000)
+            acked = self.fill(gateway, "a", 60_000, 120, size=4000)
+            self.assertGreater(len(acked), 50_000)
             self.assertGreater(self.free(directory), 8 * MB)
             known = set(acked)  # a reading of a broken connection may be there as well
             stored = [v for v in gateway.values("a") if v in known]
             self.assertTrue(stored == acked[-len(stored):], "the newest are there, in order")
-            self.assertGreater(len(stored), 50_000)
+            self.assertGreater(len(stored), 15_000)
             self.assertIn("it reconciles", gateway.cli("ledger", check=0).stdout)
 
     def test_others_fill_the_disk_and_a_technician_holds_a_snapshot(self):
@@ -139,13 +139,14 @@ class Room(unittest.TestCase):
             with Gateway(commit='linger = "5ms"', head="",
                          topics=topic("keep", "keep_unsent = true") + topic("other") + bridge,
                          tail='[storage]\nbudget = "64MiB"\nsegment_rows = 1000') as gateway:
-                kept = self.fill(gateway, "keep", 80_000, 12)
+                kept = []
+                wait_for(lambda: kept.extend(self.fill(gateway, f"keep/{len(kept)}", 2000, 5)) or
+                         "keep_unsent" in gateway.cli("status", check=0).stdout,
+                         "it is refused when there is no room", 120)
                 self.assertGreater(len(kept), 20_000)
-                self.assertLess(len(kept), 60_000, "it is refused when there is no room")
-                self.assertIn("keep_unsent", gateway.cli("status", check=0).stdout)
-                other = self.fill(gateway, "other", 20_000, 30)
+                other = self.fill(gateway, "other", 20_000, 120)
                 # At the limit a commit may fail before a segment goes: a device sends that again.
-                self.assertGreater(len(other), 15_000, "other topics are acknowledged")
+                self.assertGreater(len(other), 10_000, "other topics are acknowledged")
                 self.assertLessEqual(set(kept), set(gateway.values("keep")))
                 upstream.mode("ok")
                 wait_for(lambda: set(upstream.values()) >= set(kept), "all of it is sent", 60)
