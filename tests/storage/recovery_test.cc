@@ -326,6 +326,68 @@ TEST_F(RecoveryTest, GroupsSessionsAndTheBridgesPositionComeAlong) {
   EXPECT_EQ(std::get<OpenSession>(again.ops[0]).qos2_ids, std::vector<std::uint16_t>{7});
 }
 
+TEST_F(RecoveryTest, DamagedAgainBeforeTheFirstFileIsSalvaged) {
+  auto engine = open();
+  append(*engine, 700);
+  engine.reset();
+  overwrite(options.path, 0, 4096, '\0');
+  go_on();
+  overwrite(options.path, 0, 4096, '\0');
+  go_on();
+  EXPECT_EQ(examine(), 0);
+  EXPECT_EQ(must(must(LogReader::open(options.path)).damaged()).size(), 2U);
+}
+
+TEST_F(RecoveryTest, ADamagedFileThatSomebodyDeletedHoldsNobodyUp) {
+  auto engine = open();
+  append(*engine, 300);
+  engine.reset();
+  overwrite(options.path, 0, 4096, '\0');
+  go_on();
+  fs::remove(options.path + ".damaged-1");
+  EXPECT_EQ(examine(), 300);
+  LogReader reader = must(LogReader::open(options.path));
+  EXPECT_FALSE(must(reader.is_salvaging(std::vector<TpId>{TpId(1)})));
+}
+
+TEST_F(RecoveryTest, AStrangersSidecarIsNotBelieved) {
+  std::string stranger;
+  {
+    auto other = open();
+    stranger = must(read_file(sidecar_path(options.path)));
+    other.reset();
+    for (const auto& e : fs::directory_iterator(dir.path())) fs::remove(e.path());
+  }
+  auto engine = open();
+  append(*engine, 300);
+  engine.reset();
+  std::ofstream(sidecar_path(options.path), std::ios::trunc) << stranger;
+  options.damage = "for this test";
+  engine = open();
+  options.damage.clear();
+  engine.reset();
+  go_on();
+  EXPECT_EQ(examine(), 0);
+}
+
+TEST_F(RecoveryTest, AStartThatFailsLeavesTheSidecarAsItWas) {
+  auto engine = open();
+  append(*engine, 300);
+  engine.reset();
+  const std::string before = must(read_file(sidecar_path(options.path)));
+  {
+    // The topics cannot be read; what a start makes of that is not written down.
+    Database db = must(Database::open(options.path, OpenMode::read_write_create));
+    must(db.exec("DELETE FROM _ws_topics"));
+  }
+  auto log = Log::open(options, {}, topics(), clock, logger);
+  ASSERT_TRUE(log);
+  log->reset();
+  EXPECT_NE(must(read_file(sidecar_path(options.path))), before);
+  EXPECT_EQ(must(read_sidecar(options.path)).topics.size(), 2U);
+  EXPECT_EQ(examine(), 0);
+}
+
 TEST_F(RecoveryTest, ASidecarThatIsTornIsNotBelieved) {
   auto engine = open();
   append(*engine, 100);
