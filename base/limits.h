@@ -46,6 +46,8 @@ inline constexpr std::int64_t kSegmentsPerChainMax = 400;
 // The schema is parsed by every connection.
 inline constexpr std::int64_t kSegmentsMax = 1000;
 inline constexpr std::int32_t kPartitionsMax = 1000;
+// Ids of partitions that were ever made; a larger one in a file is garbage.
+inline constexpr std::int64_t kIdsMost = 1'000'000;
 inline constexpr std::size_t kTopicsMax = 500;
 inline constexpr std::size_t kTopicNameBytesMax = 249;  // as in Kafka
 // (client id, MQTT topic) pairs in the dictionary; beyond, records name no source.

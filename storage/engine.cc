@@ -189,6 +189,12 @@ Status Engine::refresh() {
   WS_ASSIGN(Catalog catalog, Catalog::load(db_));
   // Those of deleted topics, too: their records may still be in shared segments.
   WS_ASSIGN(const std::int64_t most, db_.number("SELECT ifnull(max(tp), 0) FROM _ws_partitions"));
+  WS_ASSIGN(const std::int64_t least, db_.number("SELECT ifnull(min(tp), 1) FROM _ws_partitions"));
+  // Ids count up from one; what a damaged page says is no index.
+  if (least < 1 || most > limits::kIdsMost) {
+    return fail(ErrorCode::corrupt,
+                cat("_ws_partitions names partition ", least < 1 ? least : most));
+  }
   const auto size = std::max(positions_.next_offset.size(), static_cast<std::size_t>(most) + 1);
   positions_.next_offset.resize(size, 0);
   std::vector<Chain> found;

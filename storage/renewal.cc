@@ -14,9 +14,6 @@
 namespace wayside {
 namespace {
 
-// Ids count what was ever made; a larger one is garbage.
-constexpr std::int64_t kIdsMost = 1'000'000;
-
 // Builds the fresh database: what can be read of the small tables, and what the sidecar knows.
 class Renewal {
  public:
@@ -145,7 +142,7 @@ class Renewal {
   // What the sidecar knows must be there: a copy that is older than it is not the last word.
   bool is_sound(const Catalog& catalog) {
     const auto most = db_.number("SELECT ifnull(max(tp), 0) FROM _ws_partitions");
-    if (!most || *most > kIdsMost) return false;
+    if (!most || *most > limits::kIdsMost) return false;
     for (const Topic& t : catalog.topics()) {
       if (!check_topic_name(t.name)) return false;
       const auto chain =
@@ -170,7 +167,7 @@ class Renewal {
     for (;;) {
       WS_ASSIGN(const bool row, s.step());
       if (!row) return {};
-      if (s.integer(1) > kIdsMost) continue;
+      if (s.integer(1) > limits::kIdsMost) continue;
       WS_TRY(raise.bind_column(1, s, 0).bind_column(2, s, 1).run());
       if (db_.changes() == 0) WS_TRY(add.bind_column(1, s, 0).bind_column(2, s, 1).run());
     }

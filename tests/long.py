@@ -29,7 +29,7 @@ def main():
                                                  "--gtest_filter=Recovery*"]]
         jobs += [["/usr/bin/python3", "-W", "ignore", f"tests/e2e/{name}"] for name in E2E]
         for job in jobs:
-            env = {**os.environ, "SEED": str(seed), "ROUNDS": "4",
+            env = {**os.environ, "SEED": str(seed), "ROUNDS": os.environ.get("ROUNDS", "4"),
                    "WAYSIDE": f"{BUILD}/wayside", "WAYSIDE_MUTANT": f"{BUILD}/tests/wayside_mutant"}
             run = subprocess.run(job, capture_output=True, text=True, env=env, check=False)
             if run.returncode != 0:

@@ -224,7 +224,9 @@ TEST_F(RecoveryTest, APageAnywhereZeroedOrOverwritten) {
     // An old segment's page is met by whoever reads it; then the log is opened anew.
     auto log = Log::open(options, {}, topics(), clock, logger);
     ASSERT_TRUE(log) << log.error().text() << " SEED=" << s << " round " << i;
-    bool damaged = !must(must(LogReader::open(options.path)).damaged()).empty();
+    // The table of damaged files may be what is damaged: then that is met by the salvager.
+    const auto files = must(LogReader::open(options.path)).damaged();
+    bool damaged = files && !files->empty();
     log->reset();
     if (!damaged) {
       LogReader reader = must(LogReader::open(options.path));
