@@ -83,6 +83,7 @@ class Recovery {
   std::int64_t written_seq_ = 0, written_ms_ = 0;  // of the last sidecar; steady
   std::string written_;
   bool stale_ = false, ended_ = false;
+  bool strangers_ = false;  // a file has records of partitions that are not known
   std::int64_t noted_ = 0;  // salt of the WAL
 
   std::string file_;

@@ -82,6 +82,7 @@ Status Recovery::begin_salvage(std::int64_t all_bytes) {
   found_.clear();
   salvaged_of_.clear();
   salvaged_ = 0;
+  strangers_ = false;
   WS_TRY(drop_strays());
   WS_ASSIGN(before_seq_, e.db_.number("SELECT ifnull(max(before_seq), 0) FROM _ws_damaged"
                                       " WHERE state='waiting'"));
@@ -150,6 +151,8 @@ Status Recovery::add_salvaged(std::span<const StoredRecord> records) {
   Status status = e.transaction([&]() -> Status {
     for (const StoredRecord& r : records) {
       const auto tp = static_cast<std::size_t>(r.tp.value);
+      // Of a partition that nobody knows any more: then the file is not done with.
+      if (tp >= e.chain_of_.size() || e.chain_of_[tp] == Engine::kNoChain) strangers_ = true;
       const auto missing = missing_.find(r.tp);
       if (missing == missing_.end() || r.seq.value >= before_seq_ || tp >= e.chain_of_.size() ||
           e.chain_of_[tp] == Engine::kNoChain || is_found(r.tp, r.offset.value) ||
@@ -234,7 +237,11 @@ Status Recovery::finish_salvage(bool whole) {
               e.db_.prepare("UPDATE _ws_damaged SET state=?2, records=records+?3, finished_ms=?4"
                             " WHERE file=?1"));
     for (const auto& [file, records] : salvaged_of_) {
-      s.bind_text(1, file).bind_text(2, whole ? "salvaged" : "no room").bind(3, records);
+      s.bind_text(1, file)
+          .bind_text(2, !whole       ? "no room"
+                        : strangers_ ? "kept"
+                                     : "salvaged")
+          .bind(3, records);
       WS_TRY(s.bind(4, e.append_ms_).run());
     }
     return {};
