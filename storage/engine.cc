@@ -52,11 +52,7 @@ Result<std::unique_ptr<Engine>> Engine::open(const EngineOptions& options, const
       resumed = tl::unexpected<Error>(engine.error());
     }
     // What is no damage (a lock, a full disk) is no reason to set anything aside.
-    if (!resumed && !(resumed.error().code == ErrorCode::corrupt ||
-                      (resumed.error().code == ErrorCode::invalid_argument &&
-                       resumed.error().what.find("(SQLite ") != std::string::npos))) {
-      return tl::unexpected<Error>(resumed.error());
-    }
+    if (!resumed && !is_damage(resumed.error())) return tl::unexpected<Error>(resumed.error());
     if (!resumed) damage = resumed.error().what;
   }
   WS_TRY(renew_database(options, damage, found.sidecar, clock, logger));

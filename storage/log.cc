@@ -6,6 +6,7 @@
 #include "base/limits.h"
 #include "base/text.h"
 #include "storage/recovery.h"
+#include "storage/rescue.h"
 #include "storage/space.h"
 
 namespace wayside {
@@ -25,12 +26,6 @@ std::size_t bytes_of(const Batch& batch) {
 
 std::int64_t now_ms() {
   return std::chrono::duration_cast<milliseconds>(steady_clock::now().time_since_epoch()).count();
-}
-
-// Our own SQL has no mistakes: "no such table" is a schema that has lost rows.
-bool is_damage(const Error& error) {
-  return error.code == ErrorCode::corrupt || (error.code == ErrorCode::invalid_argument &&
-                                              error.what.find("(SQLite ") != std::string::npos);
 }
 
 }  // namespace
@@ -260,10 +255,6 @@ bool Log::maintain() {
 // of the group are.
 void Log::refuse_blocked(std::vector<Batch>& group) {
   const std::string why = engine_->space().blocked();
-  {
-    const MutexLock lock(mutex_);
-    stats_.blocked = why;
-  }
   if (why.empty()) return;
   std::erase_if(group, [&](Batch& b) {
     const bool refused = std::any_of(b.ops.begin(), b.ops.end(), [&](const Op& op) {

@@ -1,9 +1,6 @@
 #include "storage/recovery.h"
 
-#include <unistd.h>
-
 #include <algorithm>
-#include <set>
 
 #include "base/file.h"
 #include "base/limits.h"

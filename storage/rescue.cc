@@ -39,6 +39,11 @@ std::optional<std::int64_t> noted_salt(const std::string& path) {
 
 }  // namespace
 
+bool is_damage(const Error& error) {
+  return error.code == ErrorCode::corrupt || (error.code == ErrorCode::invalid_argument &&
+                                              error.what.find("(SQLite ") != std::string::npos);
+}
+
 std::vector<std::string> damaged_files(const std::string& database) {
   const std::size_t slash = database.rfind('/');
   const std::string directory = slash == std::string::npos ? "." : database.substr(0, slash);

@@ -14,6 +14,10 @@
 
 namespace wayside {
 
+// Whether an error of our own SQL says that the file is damaged: it has no mistakes, so "no such
+// table" is a schema that has lost rows.
+[[nodiscard]] bool is_damage(const Error& error);
+
 struct FilesFound {
   std::string damage;    // why the database must be set aside; empty: it may be opened
   std::string wal_gone;  // why records may be missing that only the WAL had; empty: none is
