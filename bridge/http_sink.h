@@ -1,7 +1,7 @@
 // The HTTP sink: POST of NDJSON through libcurl (http_sink.cc alone includes it), gzip, one
 // connection that is kept. Source: RFC 9110 for the meaning of status codes; the header
 // Idempotency-Key as in draft-ietf-httpapi-idempotency-key-header-07.
-// Thread: one owner; curl_global_init was called in main.
+// Thread: one owner.
 #pragma once
 
 #include <cstdint>
@@ -23,9 +23,5 @@ struct HttpSinkOptions {
 };
 
 [[nodiscard]] Result<std::unique_ptr<Sink>> make_http_sink(const HttpSinkOptions& options);
-
-// To be called once, before the first thread, and the other at the end.
-void http_global_init();
-void http_global_cleanup();
 
 }  // namespace wayside

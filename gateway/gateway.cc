@@ -225,7 +225,6 @@ int run_gateway(const std::string& config_path, const SinkWrapper& wrap) {
     }
   }
   const SystemClock clock(plan->config.clock_trust);
-  http_global_init();
   auto gateway = Gateway::start(*plan, clock, logger, wrap);
   if (!gateway) {
     logger.error(gateway.error().text());
@@ -292,7 +291,6 @@ int run_gateway(const std::string& config_path, const SinkWrapper& wrap) {
   gateway->reset();
   service.lasted();
   logger.info("stopped");
-  http_global_cleanup();
   return 0;
 }
 
