@@ -6,70 +6,18 @@
 #include <fcntl.h>
 #include <unistd.h>
 
-#include <chrono>
-#include <cstdio>
-#include <cstdlib>
-#include <filesystem>
-#include <fstream>
-#include <random>
-
 #include "base/clock.h"
 #include "base/text.h"
+#include "bench/common.h"
 #include "storage/engine.h"
 #include "storage/sqlite.h"
 
 namespace {
 
 using namespace wayside;
-using Clock_ = std::chrono::steady_clock;
+using namespace wayside::bench;
 
 constexpr std::int64_t kWarmUp = 30'000;  // records, so that the WAL has its steady size
-
-double seconds_since(Clock_::time_point t) {
-  return std::chrono::duration<double>(Clock_::now() - t).count();
-}
-
-// Bytes written to the device: field 7 of its statistics, in sectors of 512.
-std::int64_t device_bytes(const std::string& device) {
-  if (device.empty()) return 0;
-  ::sync();
-  std::ifstream in("/sys/class/block/" + device + "/stat");
-  std::int64_t field = 0;
-  for (int i = 0; i < 7; ++i) in >> field;
-  return field * 512;
-}
-
-// Made before the clock runs: printing numbers costs more than storing them.
-class Readings {
- public:
-  // About 118 bytes of JSON and a key of 10, as a truck sends them.
-  explicit Readings(const std::vector<TpId>& tps) {
-    for (int i = 0; i < 8192; ++i) {
-      const auto truck = static_cast<unsigned>(random_() % 500);
-      char key[16], value[160];
-      std::snprintf(key, sizeof key, "truck_%04u", truck);
-      std::snprintf(value, sizeof value,
-                    "{\"ts\":%lld,\"lat\":%.6f,\"lon\":%.6f,\"speed\":%.1f,\"heading\":%u,"
-                    "\"fuel\":%.1f,\"engine\":\"on\",\"driver\":\"d%03u\"}",
-                    1795000000000LL + i, 49 + unit(), 11 + unit(), 90 * unit(), truck % 360,
-                    100 * unit(), truck % 200);
-      Append a;
-      // A few topics have most of the traffic, as in the field.
-      const double z = unit();
-      a.tp = tps[static_cast<std::size_t>(z * z * static_cast<double>(tps.size()))];
-      a.record.key = key;
-      a.record.value = value;
-      made_.push_back(std::move(a));
-    }
-  }
-  const Append& next() { return made_[at_++ % made_.size()]; }
-
- private:
-  double unit() { return static_cast<double>(random_()) / 4294967296.0; }
-  std::mt19937 random_{42};
-  std::vector<Append> made_;
-  std::size_t at_ = 0;
-};
 
 struct Figures {
   double records_per_s = 0, bytes_per_payload_byte = 0;
@@ -81,14 +29,14 @@ Figures run_log(const std::string& dir, std::size_t b, int topics, int partition
   options.path = dir + "/wayside.db";
   const SystemClock clock(ClockTrust::always);
   Logger logger(LogLevel::error);
-  auto engine = Engine::open(options, clock, logger);
+  auto engine = must(Engine::open(options, clock, logger));
   std::vector<TopicSpec> specs;
   for (int t = 0; t < topics; ++t) {
     specs.push_back({cat("topic", t), partitions, kForever, kUnbounded, {}});
   }
-  if (!engine || !(*engine)->ensure_topics(specs)) std::exit(1);
+  (void)must(engine->ensure_topics(specs));
   std::vector<TpId> tps;
-  for (const Topic& t : (*engine)->catalog().topics()) {
+  for (const Topic& t : engine->catalog().topics()) {
     for (const Partition& p : t.partitions) tps.push_back(p.tp);
   }
   Readings readings(tps);
@@ -97,23 +45,23 @@ Figures run_log(const std::string& dir, std::size_t b, int topics, int partition
     std::vector<Batch> group(1);
     for (std::size_t i = 0; i < n; ++i) {
       Append a = readings.next();
-      payload += static_cast<std::int64_t>(a.record.key->size() + a.record.value->size());
+      payload += a.record.payload_bytes();
       group[0].ops.emplace_back(std::move(a));
     }
-    if (!(*engine)->begin() || !(*engine)->commit(group) || !(*engine)->roll_full_segments()) {
-      std::exit(1);
-    }
+    must(engine->begin());
+    must(engine->commit(group));
+    must(engine->roll_full_segments());
     records += static_cast<std::int64_t>(n);
   };
   while (records < kWarmUp) commit_one(500);
   const std::int64_t device_before = device_bytes(device);
   payload = records = 0;
-  const auto start = Clock_::now();
+  const auto start = Steady::now();
   std::int64_t commits = 0;
   for (double spent = 0; spent < seconds; spent = seconds_since(start)) {
     commit_one(b);
     // What the writer does in idle moments belongs to the cost: indexes, views, retention.
-    if (++commits % 100 == 0) (void)(*engine)->maintain();
+    if (++commits % 100 == 0) (void)engine->maintain();
   }
   Figures r;
   r.records_per_s = static_cast<double>(records) / seconds_since(start);
@@ -137,13 +85,13 @@ Figures run_raw(const std::string& dir, std::size_t b, double seconds, const std
   const std::int64_t device_before = device_bytes(device);
   std::int64_t payload = 0, records = 0;
   std::size_t at = 0;
-  const auto start = Clock_::now();
+  const auto start = Steady::now();
   std::string buffer;
   for (double spent = 0; spent < seconds; spent = seconds_since(start)) {
     buffer.clear();
     for (std::size_t i = 0; i < b; ++i) {
       const Append& a = readings.next();
-      payload += static_cast<std::int64_t>(a.record.key->size() + a.record.value->size());
+      payload += a.record.payload_bytes();
       buffer += *a.record.key;
       buffer += *a.record.value;
     }
@@ -168,39 +116,35 @@ Figures run_raw(const std::string& dir, std::size_t b, double seconds, const std
 Figures run_naive(const std::string& dir, std::size_t b, int partitions, double seconds,
                   const std::string& device) {
   const std::string path = dir + "/naive.db";
-  const auto check = [](const Status& s) {
-    if (!s) std::exit(1);
-  };
-  auto db = Database::open(path, OpenMode::read_write_create);
-  if (!db) std::exit(1);
+  Database db = must(Database::open(path, OpenMode::read_write_create));
   for (const char* sql :
        {"PRAGMA journal_mode=WAL", "PRAGMA synchronous=FULL",
         "CREATE TABLE records(partition INTEGER, offset INTEGER, ts INTEGER, key TEXT, value TEXT,"
         " PRIMARY KEY(partition, offset)) WITHOUT ROWID"}) {
-    check(db->exec(sql));
+    must(db.exec(sql));
   }
-  auto insert = db->prepare("INSERT INTO records VALUES(?1,?2,?3,?4,?5)", true);
+  Statement insert = must(db.prepare("INSERT INTO records VALUES(?1,?2,?3,?4,?5)", true));
   std::vector<TpId> tps;
   for (int p = 1; p <= partitions; ++p) tps.emplace_back(p);
   Readings readings(tps);
   std::vector<std::int64_t> next(static_cast<std::size_t>(partitions) + 1, 0);
   std::int64_t payload = 0, records = 0;
   const auto commit_one = [&](std::size_t n) {
-    check(db->exec("BEGIN IMMEDIATE"));
+    must(db.exec("BEGIN IMMEDIATE"));
     for (std::size_t i = 0; i < n; ++i) {
       const Append& a = readings.next();
-      payload += static_cast<std::int64_t>(a.record.key->size() + a.record.value->size());
-      insert->bind(1, a.tp.value).bind(2, next[static_cast<std::size_t>(a.tp.value)]++);
-      insert->bind(3, 1795000000000).bind_text(4, *a.record.key).bind_text(5, *a.record.value);
-      check(insert->run());
+      payload += a.record.payload_bytes();
+      insert.bind(1, a.tp.value).bind(2, next[static_cast<std::size_t>(a.tp.value)]++);
+      insert.bind(3, 1795000000000).bind_text(4, *a.record.key).bind_text(5, *a.record.value);
+      must(insert.run());
     }
-    check(db->exec("COMMIT"));
+    must(db.exec("COMMIT"));
     records += static_cast<std::int64_t>(n);
   };
   while (records < kWarmUp) commit_one(500);
   const std::int64_t device_before = device_bytes(device);
   payload = records = 0;
-  const auto start = Clock_::now();
+  const auto start = Steady::now();
   while (seconds_since(start) < seconds) commit_one(b);
   Figures r;
   r.records_per_s = static_cast<double>(records) / seconds_since(start);

@@ -3,48 +3,16 @@
 // the drop of a segment while appends go on, memory.
 //   bench_growth DIRECTORY ROWS[,ROWS…]
 // Prints a JSON object a line. 12 partitions, 500 keys, about 128 bytes, 500 records a commit.
-#include <unistd.h>
-
-#include <algorithm>
-#include <chrono>
-#include <cstdio>
-#include <cstdlib>
-#include <fstream>
-#include <random>
-
 #include "base/clock.h"
 #include "base/text.h"
+#include "bench/common.h"
 #include "storage/engine.h"
 #include "storage/reader.h"
 
 namespace {
 
 using namespace wayside;
-using Clock_ = std::chrono::steady_clock;
-
-double ms_since(Clock_::time_point t) {
-  return std::chrono::duration<double, std::milli>(Clock_::now() - t).count();
-}
-template <class T>
-T must(Result<T> r) {
-  if (!r) {
-    std::fprintf(stderr, "%s\n", r.error().text().c_str());
-    std::exit(1);
-  }
-  if constexpr (!std::is_void_v<T>) return std::move(*r);
-}
-long rss_kib() {
-  std::ifstream in("/proc/self/status");
-  for (std::string line; std::getline(in, line);) {
-    if (line.starts_with("VmRSS:")) return std::atol(line.c_str() + 6);
-  }
-  return 0;
-}
-double quantile(std::vector<double> v, double q) {
-  if (v.empty()) return 0;
-  std::sort(v.begin(), v.end());
-  return v[static_cast<std::size_t>(q * static_cast<double>(v.size() - 1))];
-}
+using namespace wayside::bench;
 
 class Growth {
  public:
@@ -63,15 +31,15 @@ class Growth {
   }
 
   void grow_to(std::int64_t rows) {
-    const auto start = Clock_::now();
+    const auto start = Steady::now();
     const std::int64_t before = rows_;
     while (rows_ < rows) append(500);
     const double grown_ms = ms_since(start);
     std::vector<double> tail_ms = latencies(400);
-    const auto close = Clock_::now();
+    const auto close = Steady::now();
     engine_.reset();
     const double close_ms = ms_since(close);
-    const auto opening = Clock_::now();
+    const auto opening = Steady::now();
     open();
     const double open_ms = ms_since(opening);
     LogReader reader = must(LogReader::open(options_.path));
@@ -83,7 +51,7 @@ class Growth {
       const Partition& p = topic.partitions[random_() % topic.partitions.size()];
       const auto offset = static_cast<std::int64_t>(
           random_() % static_cast<std::uint32_t>(engine_->next_offset(p.tp).value));
-      const auto t = Clock_::now();
+      const auto t = Steady::now();
       const auto seq = must(reader.seq_of(topic.chain, p.tp, Offset(offset)));
       (void)must(reader.read(topic.chain, *seq, {{p.tp}}, {1, SIZE_MAX}));
       lookups.push_back(ms_since(t));
@@ -92,7 +60,7 @@ class Growth {
     for (const Partition& p : topic.partitions) all.push_back(p.tp);
     const auto scan = [&](std::vector<TpId> tps, std::int64_t most) {
       std::int64_t n = 0;
-      const auto t = Clock_::now();
+      const auto t = Steady::now();
       for (Seq next(std::max<std::int64_t>(0, rows_ / 2)); n < most;) {
         auto page = must(reader.read(topic.chain, next, tps, {5000, 8 << 20}));
         n += static_cast<std::int64_t>(page.records.size());
@@ -102,7 +70,7 @@ class Growth {
       return static_cast<double>(n) / ms_since(t) * 1000;
     };
     const double all_s = scan(all, 1'000'000), one_s = scan({all[3]}, 50'000);
-    auto t = Clock_::now();
+    auto t = Steady::now();
     const auto latest = must(reader.latest(topic, clock_.wall_ms() - 3'600'000));
     const double latest_ms = ms_since(t);
     std::printf(
@@ -143,7 +111,7 @@ class Growth {
   std::vector<double> latencies(int commits) {
     std::vector<double> out;
     for (int i = 0; i < commits; ++i) {
-      const auto t = Clock_::now();
+      const auto t = Steady::now();
       append(50);
       out.push_back(ms_since(t));
     }
