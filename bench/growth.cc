@@ -1,13 +1,9 @@
 // How the log grows: appends to each of the given sizes, and at each measures what must not depend
-// on it: append, start, a record by its offset, the tail, one partition, the latest of each key,
-// the drop of a segment while appends go on, memory.
+// on it: append, rolls, start, a record by its offset and by time, one partition, the latest of
+// each key, memory; at last the drop of a whole day while appends go on.
 //   bench_growth DIRECTORY ROWS[,ROWS…]
-// Prints a JSON object a line. 12 partitions, 500 keys, about 128 bytes, 500 records a commit.
-#include "base/clock.h"
-#include "base/text.h"
-#include "bench/common.h"
-#include "storage/engine.h"
-#include "storage/reader.h"
+// Prints a JSON object a line. 500 records a commit while it grows, 50 when latencies are taken.
+#include "bench/log.h"
 
 namespace {
 
@@ -16,117 +12,99 @@ using namespace wayside::bench;
 
 class Growth {
  public:
-  explicit Growth(const std::string& dir) : logger_(LogLevel::error) {
-    options_.path = dir + "/wayside.db";
-    for (int i = 0; i < 8192; ++i) {
-      const auto truck = static_cast<unsigned>(random_() % 500);
-      Append a;
-      a.record.key = cat("truck_", 1000 + truck);
-      a.record.value = cat("{\"ts\":", 1795000000000 + i, ",\"lat\":49.", random_() % 1000000,
-                           ",\"lon\":11.", random_() % 1000000, ",\"speed\":", random_() % 90,
-                           ",\"heading\":", random_() % 360, ",\"engine\":\"on\"}");
-      made_.push_back(std::move(a));
-    }
-    open();
-  }
+  explicit Growth(const std::string& dir) : log_(dir) {}
 
   void grow_to(std::int64_t rows) {
+    log_.roll_ms_.clear();
+    log_.upkeep_ms_.clear();
     const auto start = Steady::now();
-    const std::int64_t before = rows_;
-    while (rows_ < rows) append(500);
-    const double grown_ms = ms_since(start);
-    std::vector<double> tail_ms = latencies(400);
-    const auto close = Steady::now();
-    engine_.reset();
-    const double close_ms = ms_since(close);
+    const std::int64_t before = log_.rows();
+    log_.grow_to(rows);
+    const double grown_s = seconds_since(start);
+    const std::vector<double> commits = commit_ms(400, false);
+    log_.close();
     const auto opening = Steady::now();
-    open();
+    log_.open();
     const double open_ms = ms_since(opening);
-    LogReader reader = must(LogReader::open(options_.path));
+    LogReader reader = must(LogReader::open(log_.path()));
     const Catalog catalog = must(reader.catalog());
     const Topic& topic = *catalog.find("truck_gps");
     (void)must(reader.marks(topic));
-    std::vector<double> lookups;
-    for (int i = 0; i < 200; ++i) {
+    const std::vector<double> by_offset = timed(200, [&] {
       const Partition& p = topic.partitions[random_() % topic.partitions.size()];
       const auto offset = static_cast<std::int64_t>(
-          random_() % static_cast<std::uint32_t>(engine_->next_offset(p.tp).value));
-      const auto t = Steady::now();
+          random_() % static_cast<std::uint32_t>(log_.engine().next_offset(p.tp).value));
       const auto seq = must(reader.seq_of(topic.chain, p.tp, Offset(offset)));
       (void)must(reader.read(topic.chain, *seq, {{p.tp}}, {1, SIZE_MAX}));
-      lookups.push_back(ms_since(t));
-    }
-    std::vector<TpId> all;
-    for (const Partition& p : topic.partitions) all.push_back(p.tp);
-    const auto scan = [&](std::vector<TpId> tps, std::int64_t most) {
-      std::int64_t n = 0;
-      const auto t = Steady::now();
-      for (Seq next(std::max<std::int64_t>(0, rows_ / 2)); n < most;) {
-        auto page = must(reader.read(topic.chain, next, tps, {5000, 8 << 20}));
-        n += static_cast<std::int64_t>(page.records.size());
-        next = page.next;
-        if (page.at_end) break;
-      }
-      return static_cast<double>(n) / ms_since(t) * 1000;
-    };
-    const double all_s = scan(all, 1'000'000), one_s = scan({all[3]}, 50'000);
-    auto t = Steady::now();
-    const auto latest = must(reader.latest(topic, clock_.wall_ms() - 3'600'000));
-    const double latest_ms = ms_since(t);
+    });
+    const std::vector<double> by_time = timed(50, [&] {
+      const auto back = static_cast<std::int64_t>(random_()) % (log_.rows() * 10);
+      (void)must(reader.seq_at(topic.chain, log_.tps(), log_.clock().wall_ms() - back));
+    });
+    const std::vector<double> latest =
+        timed(1, [&] { (void)must(reader.latest(topic, log_.clock().wall_ms() - 3'600'000)); });
     std::printf(
         "{\"rows\":%lld,\"append_s\":%.0f,\"commit_p50_ms\":%.2f,\"commit_p99_ms\":%.2f,"
-        "\"close_ms\":%.0f,\"open_ms\":%.0f,\"lookup_p50_ms\":%.2f,\"lookup_p99_ms\":%.2f,"
-        "\"read_all_s\":%.0f,\"read_one_s\":%.0f,\"latest_1h_ms\":%.1f,\"keys\":%zu,"
-        "\"rss_kib\":%ld}\n",
-        static_cast<long long>(rows_), static_cast<double>(rows_ - before) / grown_ms * 1000,
-        quantile(tail_ms, 0.5), quantile(tail_ms, 0.99), close_ms, open_ms, quantile(lookups, 0.5),
-        quantile(lookups, 0.99), all_s, one_s, latest_ms, latest.size(), rss_kib());
+        "\"roll_p50_ms\":%.1f,\"roll_most_ms\":%.1f,\"index_p50_ms\":%.1f,\"index_most_ms\":%.1f,"
+        "\"open_ms\":%.0f,\"offset_p50_ms\":%.2f,\"offset_p99_ms\":%.2f,\"time_p50_ms\":%.2f,"
+        "\"time_p99_ms\":%.2f,\"latest_1h_ms\":%.1f,\"rss_kib\":%ld}\n",
+        static_cast<long long>(log_.rows()), static_cast<double>(log_.rows() - before) / grown_s,
+        quantile(commits, 0.5), quantile(commits, 0.99), quantile(log_.roll_ms_, 0.5),
+        quantile(log_.roll_ms_, 1), quantile(log_.upkeep_ms_, 0.5), quantile(log_.upkeep_ms_, 1),
+        open_ms, quantile(by_offset, 0.5), quantile(by_offset, 0.99), quantile(by_time, 0.5),
+        quantile(by_time, 0.99), latest[0], rss_kib());
     std::fflush(stdout);
   }
 
+  // The oldest day expires while the writer goes on.
+  void drop_a_day() {
+    const std::int64_t day_rows = kDayMs / 10;
+    if (log_.rows() < day_rows * 2) return;
+    const std::vector<double> before = commit_ms(1000, true);
+    const std::int64_t start = first_row();
+    log_.clock().advance(kRetentionMs - log_.rows() * 10 + kDayMs);
+    std::vector<double> during;
+    const auto began = Steady::now();
+    for (std::int64_t gone = 0, last = -1; gone != last || gone == 0;) {
+      last = gone;
+      for (const double ms : commit_ms(20, true)) during.push_back(ms);
+      log_.clock().advance(1000);
+      gone = first_row() - start;
+    }
+    std::printf(
+        "{\"day_rows\":%lld,\"dropped\":%lld,\"took_ms\":%.0f,\"before_p50_ms\":%.2f,"
+        "\"before_p99_ms\":%.2f,\"during_p50_ms\":%.2f,\"during_p99_ms\":%.2f,"
+        "\"during_most_ms\":%.1f}\n",
+        static_cast<long long>(day_rows), static_cast<long long>(first_row() - start),
+        ms_since(began), quantile(before, 0.5), quantile(before, 0.99), quantile(during, 0.5),
+        quantile(during, 0.99), quantile(during, 1));
+  }
+
  private:
-  void open() {
-    engine_ = must(Engine::open(options_, clock_, logger_));
-    const TopicSpec spec{"truck_gps", 12, 7 * 86'400'000LL, kUnbounded, {}};
-    (void)must(engine_->ensure_topics({&spec, 1}));
-    tps_.clear();
-    for (const Partition& p : engine_->catalog().find("truck_gps")->partitions) {
-      tps_.push_back(p.tp);
-    }
+  std::int64_t first_row() {
+    LogReader reader = must(LogReader::open(log_.path()));
+    return must(reader.number("SELECT sum(log_start) FROM _ws_partitions"));
   }
-  void append(std::size_t n) {
-    std::vector<Batch> group(1);
-    for (std::size_t i = 0; i < n; ++i) {
-      Append a = made_[at_++ % made_.size()];
-      a.tp = tps_[at_ * 7 % tps_.size()];
-      group[0].ops.emplace_back(std::move(a));
-    }
-    must(engine_->begin());
-    must(engine_->commit(group));
-    must(engine_->roll_full_segments());
-    rows_ += static_cast<std::int64_t>(n);
-    clock_.advance(static_cast<std::int64_t>(n));  // 1000 records a second
-    if (++commits_ % 50 == 0) (void)must(engine_->maintain());
+  // Of one commit of 50; with `upkeep` of what the writer does between two, as well.
+  std::vector<double> commit_ms(int commits, bool upkeep) {
+    return timed(commits, [&] {
+      log_.append(50);
+      if (upkeep) log_.maintain();
+    });
   }
-  std::vector<double> latencies(int commits) {
+  template <class Work>
+  static std::vector<double> timed(int times, Work work) {
     std::vector<double> out;
-    for (int i = 0; i < commits; ++i) {
+    for (int i = 0; i < times; ++i) {
       const auto t = Steady::now();
-      append(50);
+      work();
       out.push_back(ms_since(t));
     }
     return out;
   }
 
-  EngineOptions options_;
-  ManualClock clock_{1'795'000'000'000};
-  Logger logger_;
+  FilledLog log_;
   std::mt19937 random_{42};
-  std::unique_ptr<Engine> engine_;
-  std::vector<TpId> tps_;
-  std::vector<Append> made_;
-  std::size_t at_ = 0;
-  std::int64_t rows_ = 0, commits_ = 0;
 };
 
 }  // namespace
@@ -135,5 +113,6 @@ int main(int argc, char** argv) {
   if (argc < 3) return 2;
   Growth growth(argv[1]);
   for (const auto rows : split(argv[2], ',')) growth.grow_to(parse_int(rows).value_or(0));
+  growth.drop_a_day();
   return 0;
 }

@@ -1,7 +1,8 @@
 // A publishing load on an MQTT server: CONNECTIONS clients, each with WINDOW readings of QoS 1 or 2
 // under way; one thread, epoll. Prints acknowledged readings per second and the latency from a
 // PUBLISH to its last acknowledgement.
-//   bench_mqtt PORT CONNECTIONS WINDOW READINGS QOS [TOPIC_PREFIX]
+//   bench_mqtt PORT CONNECTIONS WINDOW READINGS QOS [VERSION [TOPIC_PREFIX]]   VERSION: 4 or 5
+//   bench_mqtt PORT subscribe         takes everything with QoS 1 until it is killed
 #include <arpa/inet.h>
 #include <fcntl.h>
 #include <netinet/tcp.h>
@@ -16,11 +17,13 @@
 #include <string>
 #include <vector>
 
+#include "base/text.h"
 #include "devices/mqtt/wire.h"
 
 namespace {
 
 using namespace wayside::mqtt;
+using wayside::cat;
 using Clock = std::chrono::steady_clock;
 
 struct Client {
@@ -44,36 +47,83 @@ void fail(const char* what) {
   std::exit(1);
 }
 
+int connect_to(std::uint16_t port, unsigned version, const std::string& name) {
+  const int fd = ::socket(AF_INET, SOCK_STREAM, 0);
+  sockaddr_in to{};
+  to.sin_family = AF_INET;
+  to.sin_port = htons(port);
+  to.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+  if (::connect(fd, reinterpret_cast<sockaddr*>(&to), sizeof to) != 0) fail("connect");
+  const int on = 1;
+  ::setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof on);
+  std::string body;
+  put_prefixed(body, "MQTT");
+  put_u8(body, version);
+  put_u8(body, 2);
+  put_u16(body, 0);
+  if (version == 5) put_u8(body, 0);  // no properties
+  put_prefixed(body, name);
+  const std::string connect = packet(0x10, body);
+  if (::write(fd, connect.data(), connect.size()) < 0) fail("write");
+  unsigned char connack[2];
+  if (::recv(fd, connack, 2, MSG_WAITALL) != 2 || connack[1] > 127) fail("connack");
+  std::string rest(connack[1], '\0');
+  if (::recv(fd, rest.data(), rest.size(), MSG_WAITALL) != connack[1] || rest[1] != 0) {
+    fail("connack");
+  }
+  return fd;
+}
+
+int subscribe(std::uint16_t port) {
+  const int fd = connect_to(port, 4, "bench-subscriber");
+  std::string body;
+  put_u16(body, 1);
+  put_prefixed(body, "#");
+  put_u8(body, 1);
+  const std::string request = packet(0x82, body);
+  if (::write(fd, request.data(), request.size()) < 0) fail("write");
+  std::string in, out;
+  std::vector<char> buffer(1 << 18);
+  for (;;) {
+    const ssize_t got = ::read(fd, buffer.data(), buffer.size());
+    if (got <= 0) return 0;
+    in.append(buffer.data(), static_cast<std::size_t>(got));
+    std::size_t at = 0;
+    for (;;) {  // all packets here have a length of one or two bytes
+      if (in.size() - at < 4) break;
+      const auto byte = [&](std::size_t i) { return static_cast<unsigned char>(in[at + i]); };
+      const bool two = byte(1) > 127;
+      const std::size_t header = two ? 3 : 2;
+      const std::size_t size = two ? (byte(1) & 127U) + byte(2) * 128U : byte(1);
+      if (in.size() - at < header + size) break;
+      if (byte(0) >> 4 == 3 && (byte(0) >> 1 & 3U) == 1) {
+        const std::size_t name = std::size_t{byte(header)} << 8 | byte(header + 1);
+        out.append({0x40, 2, in[at + header + 2 + name], in[at + header + 3 + name]});
+      }
+      at += header + size;
+    }
+    in.erase(0, at);
+    if (!out.empty() && ::write(fd, out.data(), out.size()) < 0) return 0;
+    out.clear();
+  }
+}
+
 }  // namespace
 
 int main(int argc, char** argv) {
-  if (argc < 6) return 2;
+  if (argc < 3) return 2;
   const auto port = static_cast<std::uint16_t>(std::atoi(argv[1]));
+  if (std::string(argv[2]) == "subscribe") return subscribe(port);
+  if (argc < 6) return 2;
+  const unsigned version = argc > 6 && std::string(argv[6]) == "5" ? 5 : 4;
   const int connections = std::atoi(argv[2]), window = std::atoi(argv[3]), qos = std::atoi(argv[5]);
   const std::int64_t each = std::atoll(argv[4]) / connections;
-  const std::string prefix = argc > 6 ? argv[6] : "fleet/bench-";
+  const std::string prefix = argc > 7 ? argv[7] : "fleet/bench-";
   const int epoll = ::epoll_create1(0);
   std::vector<Client> clients(static_cast<std::size_t>(connections));
   for (std::size_t i = 0; i < clients.size(); ++i) {
     Client& c = clients[i];
-    c.fd = ::socket(AF_INET, SOCK_STREAM, 0);
-    sockaddr_in to{};
-    to.sin_family = AF_INET;
-    to.sin_port = htons(port);
-    to.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
-    if (::connect(c.fd, reinterpret_cast<sockaddr*>(&to), sizeof to) != 0) fail("connect");
-    const int on = 1;
-    ::setsockopt(c.fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof on);
-    std::string body;
-    put_prefixed(body, "MQTT");
-    put_u8(body, 4);
-    put_u8(body, 2);
-    put_u16(body, 0);
-    put_prefixed(body, "bench-" + std::to_string(::getpid()) + "-" + std::to_string(i));
-    const std::string connect = packet(0x10, body);
-    if (::write(c.fd, connect.data(), connect.size()) < 0) fail("write");
-    char connack[4];
-    if (::recv(c.fd, connack, 4, MSG_WAITALL) != 4 || connack[3] != 0) fail("connack");
+    c.fd = connect_to(port, version, cat("bench-", ::getpid(), "-", i));
     ::fcntl(c.fd, F_SETFL, O_NONBLOCK);
     c.began.resize(kIds + 1);
     epoll_event event{EPOLLIN, {}};
@@ -92,6 +142,7 @@ int main(int argc, char** argv) {
       std::string body;
       put_prefixed(body, prefix + std::to_string(i) + "/gps");
       put_u16(body, id);
+      if (version == 5) put_u8(body, 0);
       c.began[id] = Clock::now();
       c.out += packet(0x30U | static_cast<unsigned>(qos) << 1, body + value);
       ++c.sent;
@@ -122,7 +173,11 @@ int main(int argc, char** argv) {
       if (got > 0) c.in.append(buffer.data(), static_cast<std::size_t>(got));
       std::size_t at = 0;
       const auto now = Clock::now();
-      for (; c.in.size() - at >= 4; at += 4) {  // PUBACK, PUBREC and PUBCOMP have four bytes
+      // PUBACK, PUBREC and PUBCOMP: four bytes, with MQTT 5 perhaps a reason and properties.
+      for (std::size_t size = 0; c.in.size() - at >= 4; at += size) {
+        size = 2U + static_cast<unsigned char>(c.in[at + 1]);
+        if (c.in.size() - at < size) break;
+        if (size > 4 && static_cast<unsigned char>(c.in[at + 4]) >= 0x80) fail("refused");
         const auto type = static_cast<unsigned char>(c.in[at]) >> 4;
         const unsigned id = static_cast<unsigned>(static_cast<unsigned char>(c.in[at + 2])) << 8 |
                             static_cast<unsigned char>(c.in[at + 3]);

@@ -7,8 +7,7 @@ Needs a release build with benchmarks (cmake --preset release -DWAYSIDE_BENCH=ON
 for device bytes root and a free loop device; without, that column says so. NATS is a peer when
 nats-server (2.10 or later) is on the PATH or named by NATS_SERVER:
     GOBIN=/tmp/nats go install github.com/nats-io/nats-server/v2@v2.10.29
- Peers run in the same
-run, in turn; each figure is the median of the runs.
+Peers run in the same run, in turn; each figure is the median of the runs.
 """
 
 import argparse
@@ -104,30 +103,86 @@ def bench_append(rounds, seconds):
     print()
 
 
+def bench_profile(seconds):
+    print("## Where each microsecond and each byte goes\n")
+    print("The same readings through one layer more at a time (`bench_profile`); a layer's cost is "
+          "its line minus the one before. µs a record, and of CPU; device bytes per payload "
+          "byte.\n")
+    disk = LoopDevice()
+    print("| records a commit | layer | µs a record | CPU µs | ms a commit | device bytes |\n"
+          "|--:|---|--:|--:|--:|--:|")
+    for b in (50, 100, 1000):
+        with tempfile.TemporaryDirectory(dir=disk.directory) as directory:
+            run = subprocess.run([f"{BUILD}/bench/bench_profile", directory, str(b), str(seconds),
+                                  *([disk.name()] if disk.device else [])],
+                                 check=True, capture_output=True, text=True)
+        for line in run.stdout.splitlines():
+            r = json.loads(line)
+            device = f"{r['device']:.2f}" if disk.device else "not run"
+            print(f"| {b} | {r['layer']} | {r['us']:.2f} | {r['cpu_us']:.2f} | "
+                  f"{r['commit_ms']:.3f} | {device} |", flush=True)
+    disk.close()
+    print()
+
+
 def bench_growth(sizes):
     print("## Growth\n")
     print("12 partitions, 500 keys, 500 records a commit; commit latencies at 50 records a commit; "
-          "lookups of one record by its offset anywhere; `latest` of the last hour (3.6 million "
-          "records at 1,000/s).\n")
-    print("| rows | append, records/s | commit p50 / p99 ms | start ms | lookup p50 / p99 ms | all "
-          "partitions, records/s | one partition, records/s | latest, 1 h, ms | RSS MiB |")
-    print("|--:|--:|--:|--:|--:|--:|--:|--:|--:|")
+          "rolls every 100,000 records; lookups of one record by its offset anywhere, and by time; "
+          "`latest` of the last hour (360,000 records at 100/s).\n")
+    print("| rows | append, records/s | commit p50 / p99 ms | roll p50 / most ms | index of a closed "
+          "segment, most ms | start ms | by offset p50 / p99 ms | by time p50 / p99 ms | latest, "
+          "1 h, ms | RSS MiB |")
+    print("|--:|--:|--:|--:|--:|--:|--:|--:|--:|--:|")
     with tempfile.TemporaryDirectory(prefix="wayside-bench-") as directory:
         run = subprocess.run([f"{BUILD}/bench/bench_growth", directory, ",".join(map(str, sizes))],
                              check=True, capture_output=True, text=True)
+    rows = [json.loads(line) for line in run.stdout.splitlines()]
+    for r in rows:
+        if "append_s" in r:
+            print(f"| {r['rows']:,} | {r['append_s']:,.0f} | {r['commit_p50_ms']:.2f} / "
+                  f"{r['commit_p99_ms']:.2f} | {r['roll_p50_ms']:.1f} / {r['roll_most_ms']:.1f} | "
+                  f"{r['index_most_ms']:.0f} | {r['open_ms']:.0f} | {r['offset_p50_ms']:.2f} / "
+                  f"{r['offset_p99_ms']:.2f} | {r['time_p50_ms']:.1f} / {r['time_p99_ms']:.1f} | "
+                  f"{r['latest_1h_ms']:,.0f} | {r['rss_kib'] / 1024:.0f} |")
+    for r in rows:
+        if "dropped" in r:
+            print(f"\nRetention of one day under load: {r['dropped']:,} records dropped in "
+                  f"{r['took_ms']:,.0f} ms of commits of 50 with what the writer does between them. "
+                  f"p50 / p99 of such a step: before {r['before_p50_ms']:.2f} / "
+                  f"{r['before_p99_ms']:.2f} ms, during {r['during_p50_ms']:.2f} / "
+                  f"{r['during_p99_ms']:.2f} ms (at most {r['during_most_ms']:.0f} ms).")
+    print()
+
+
+def bench_read(rows):
+    print("## Reading\n")
+    print(f"{rows:,} records in 12 partitions, through the reader that the CLI, groups and bridges "
+          "use (decoded, CRC checked); medians of 3. Cold: the kernel's cache is dropped before. "
+          "Beside a writer that appends 500 records a commit as fast as it can.\n")
+    with tempfile.TemporaryDirectory(prefix="wayside-bench-") as directory:
+        run = subprocess.run([f"{BUILD}/bench/bench_read", directory, str(rows)], check=True,
+                             capture_output=True, text=True)
+    found = {}
     for line in run.stdout.splitlines():
         r = json.loads(line)
-        print(f"| {r['rows']:,} | {r['append_s']:,.0f} | {r['commit_p50_ms']:.2f} / "
-              f"{r['commit_p99_ms']:.2f} | {r['open_ms']:.0f} | {r['lookup_p50_ms']:.2f} / "
-              f"{r['lookup_p99_ms']:.2f} | {r['read_all_s']:,.0f} | {r['read_one_s']:,.0f} | "
-              f"{r['latest_1h_ms']:,.0f} | {r['rss_kib'] / 1024:.0f} |")
+        found.setdefault(r["how"], {})[r["state"]] = r
+    print("| | warm | cold | beside a writer | the writer meanwhile, records/s |\n"
+          "|---|--:|--:|--:|--:|")
+    for how, states in found.items():
+        def cell(state):
+            r = states.get(state)
+            return f"{r['ms']:,.1f} ms, {r['records_s']:,.0f}/s" if r else "not run"
+        busy = "beside a saturating writer"
+        print(f"| {how} | {cell('warm')} | {cell('cold')} | {cell(busy)} | "
+              f"{states[busy]['writer_s']:,.0f} |")
     print()
 
 
 class Mosquitto:
-    """A Mosquitto that holds the readings in RAM for a subscriber that is offline."""
+    """A Mosquitto with one subscriber, "offline" (it holds the readings in RAM) or "online"."""
 
-    def __init__(self):
+    def __init__(self, subscriber):
         self.directory = tempfile.mkdtemp(prefix="wayside-bench-")
         with socket.socket() as s:
             s.bind(("127.0.0.1", 0))
@@ -139,6 +194,11 @@ class Mosquitto:
         self.process = subprocess.Popen(["mosquitto", "-c", conf], stdout=subprocess.DEVNULL,
                                         stderr=subprocess.DEVNULL)
         harness.wait_for(self.answers, "mosquitto listens")
+        self.subscriber = None
+        if subscriber == "online":
+            self.subscriber = subprocess.Popen([f"{BUILD}/bench/bench_mqtt", str(self.port),
+                                                "subscribe"])
+            return
         with harness.Wire(self.port) as wire:
             wire.connect("offline", clean=False)
             wire.send(harness.packet(harness.SUBSCRIBE, 2, b"\0\1" + harness.utf8("#") + b"\1"))
@@ -152,8 +212,10 @@ class Mosquitto:
             return False
 
     def close(self):
-        self.process.kill()
-        self.process.wait()
+        for process in (self.subscriber, self.process):
+            if process:
+                process.kill()
+                process.wait()
         shutil.rmtree(self.directory, ignore_errors=True)
 
 
@@ -203,49 +265,77 @@ time = "/ts"
 
 
 def bench_mqtt(rounds, factor):
-    print("## Readings acknowledged over MQTT 3.1.1\n")
+    print("## Readings acknowledged over MQTT\n")
     print("Wayside (decoded, keyed, synced before each acknowledgement) beside Mosquitto "
-          "(acknowledged from RAM, queued for an offline subscriber) and NATS JetStream's MQTT "
-          "(2.10; `default`: a sync every two minutes; `always`: before each acknowledgement); one "
-          f"client process on the same two cores; median of {rounds}, in turn. CPU is of Wayside's "
-          "process per reading.\n")
-    print("| QoS | connections × window | Wayside, acked/s | p50 / p99 ms | records a commit | CPU "
-          "µs | Mosquitto, acked/s | ratio | NATS default | ratio | NATS always | ratio |")
-    print("|--:|--:|--:|--:|--:|--:|--:|--:|--:|--:|--:|--:|")
-    for qos, connections, window, n in ((1, 4, 100, 200_000), (1, 20, 20, 200_000),
-                                        (1, 20, 1, 20_000), (1, 500, 1, 100_000),
-                                        (2, 4, 100, 100_000), (2, 20, 20, 100_000)):
-        ours, shared, cpu = [], [], []
-        peers = {"mosquitto": [], "default": [], "always": []}
-        load = [str(connections), str(window), str(int(n * factor)), str(qos)]
-        few = load[:2] + [str(int(max(2000, n * factor / 40))), str(qos)]
-        for _ in range(rounds):
-            with harness.Gateway(topics=ROUTES) as gateway:
-                before = cpu_s(gateway.process.pid)
-                ours.append(run_json(f"{BUILD}/bench/bench_mqtt", str(gateway.port), *load))
-                cpu.append((cpu_s(gateway.process.pid) - before) / (int(load[2])) * 1e6)
-                state = gateway.status()["gateway"]
-                shared.append(state["records"] / state["commits"])
-            for name, rows in peers.items():
-                if name != "mosquitto" and not NATS:
-                    continue
-                peer = Mosquitto() if name == "mosquitto" else Nats(name)
-                try:
-                    rows.append(run_json(f"{BUILD}/bench/bench_mqtt", str(peer.port),
-                                         *(few if name == "always" else load)))
-                except subprocess.SubprocessError:
-                    pass
-                peer.close()
+          "(acknowledged from RAM; queued for an offline subscriber, or with one online that takes "
+          "all) and NATS JetStream's MQTT (2.10, which has 3.1.1 alone; `default`: a sync every two "
+          "minutes; `always`: before each acknowledgement); one client process on the same two "
+          f"cores; median of {rounds}, in turn. CPU is of Wayside's process per reading.\n")
+    print("| QoS | connections × window | MQTT | Wayside, acked/s | p50 / p99 ms | records a commit "
+          "| CPU µs | Mosquitto offline | ratio | Mosquitto online | ratio | NATS default | ratio | "
+          "NATS always | ratio |")
+    print("|--:|--:|--:|--:|--:|--:|--:|--:|--:|--:|--:|--:|--:|--:|--:|")
+    shapes = ((1, 4, 100, 200_000), (1, 20, 20, 200_000), (1, 20, 1, 20_000), (1, 500, 1, 100_000),
+              (2, 4, 100, 100_000), (2, 20, 20, 100_000), (2, 20, 1, 10_000), (2, 500, 1, 50_000))
+    for qos, connections, window, n in shapes:
+        for version in ("4", "5"):
+            mqtt_row(rounds, factor, qos, connections, window, n, version)
+    print()
 
-        def column(name):
-            if not peers[name]:
-                return "not run | "
-            theirs = median(peers[name], "acked_s")
-            return f"{theirs:,.0f} | {median(ours, 'acked_s') / theirs:.2f}"
-        print(f"| {qos} | {connections}×{window} | {median(ours, 'acked_s'):,.0f} | "
-              f"{median(ours, 'p50_ms'):.1f} / {median(ours, 'p99_ms'):.1f} | "
-              f"{statistics.median(shared):.0f} | {statistics.median(cpu):.1f} | "
-              f"{column('mosquitto')} | {column('default')} | {column('always')} |", flush=True)
+
+def mqtt_row(rounds, factor, qos, connections, window, n, version):
+    ours, shared, cpu = [], [], []
+    peers = {"offline": [], "online": [], "default": [], "always": []}
+    load = [str(connections), str(window), str(int(n * factor)), str(qos), version]
+    few = load[:2] + [str(int(max(2000, n * factor / 40))), str(qos), version]
+    for _ in range(rounds):
+        with harness.Gateway(topics=ROUTES) as gateway:
+            before = cpu_s(gateway.process.pid)
+            ours.append(run_json(f"{BUILD}/bench/bench_mqtt", str(gateway.port), *load))
+            cpu.append((cpu_s(gateway.process.pid) - before) / (int(load[2])) * 1e6)
+            state = gateway.status()["gateway"]
+            shared.append(state["records"] / state["commits"])
+        for name, rows in peers.items():
+            nats = name in ("default", "always")
+            if nats and (not NATS or version == "5"):
+                continue
+            peer = Nats(name) if nats else Mosquitto(name)
+            try:
+                rows.append(run_json(f"{BUILD}/bench/bench_mqtt", str(peer.port),
+                                     *(few if name == "always" else load)))
+            except subprocess.SubprocessError:
+                pass
+            peer.close()
+
+    def column(name):
+        if not peers[name]:
+            return "not run | "
+        theirs = median(peers[name], "acked_s")
+        return f"{theirs:,.0f} | {median(ours, 'acked_s') / theirs:.2f}"
+    print(f"| {qos} | {connections}×{window} | {'5' if version == '5' else '3.1.1'} | "
+          f"{median(ours, 'acked_s'):,.0f} | "
+          f"{median(ours, 'p50_ms'):.1f} / {median(ours, 'p99_ms'):.1f} | "
+          f"{statistics.median(shared):.0f} | {statistics.median(cpu):.1f} | "
+          f"{' | '.join(column(name) for name in peers)} |", flush=True)
+
+
+def bench_card(factor):
+    print("## As on a card\n")
+    print("The same with 5 and 20 ms added to every `fsync` and `fdatasync` (`slow_sync`), QoS 1, "
+          "MQTT 3.1.1; one run each.\n")
+    print("| added ms | connections × window | acked/s | p50 / p99 ms | records a commit |\n"
+          "|--:|--:|--:|--:|--:|")
+    for ms in (0, 5, 20):
+        for connections, window, n in ((4, 100, 40_000), (20, 20, 40_000), (20, 1, 4_000),
+                                       (500, 1, 40_000)):
+            env = {**os.environ, "LD_PRELOAD": os.path.abspath(f"{BUILD}/bench/libslow_sync.so"),
+                   "SLOW_SYNC_MS": str(ms)}
+            with harness.Gateway(topics=ROUTES, env=env) as gateway:
+                r = run_json(f"{BUILD}/bench/bench_mqtt", str(gateway.port), str(connections),
+                             str(window), str(int(n * factor)), "1")
+                state = gateway.status()["gateway"]
+                print(f"| {ms} | {connections}×{window} | {r['acked_s']:,.0f} | {r['p50_ms']:.1f} / "
+                      f"{r['p99_ms']:.1f} | {state['records'] / state['commits']:.0f} |", flush=True)
     print()
 
 
@@ -341,9 +431,12 @@ def main():
           "machine, not a Raspberry Pi and not an SD card.\n", flush=True)
     rounds, factor = (1, 0.1) if args.quick else (3, 1.0)
     bench_append(rounds, 1 if args.quick else 2)
+    bench_profile(0.5 if args.quick else 3)
     bench_mqtt(rounds, factor)
+    bench_card(factor)
     bench_linger(factor)
     bench_growth([100_000] if args.quick else args.rows)
+    bench_read(200_000 if args.quick else 10_000_000)
     bench_linger_and_memory(factor)
 
 

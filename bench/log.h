@@ -1,0 +1,86 @@
+// A log that the benches fill: 12 partitions, 500 keys, about 128 bytes, 100 records a second by
+// its own clock (8.64 million a day).
+#pragma once
+
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "base/clock.h"
+#include "base/text.h"
+#include "bench/common.h"
+#include "storage/engine.h"
+#include "storage/reader.h"
+
+namespace wayside::bench {
+
+inline constexpr std::int64_t kDayMs = 86'400'000;
+inline constexpr std::int64_t kRetentionMs = 30 * kDayMs;
+
+class FilledLog {
+ public:
+  explicit FilledLog(const std::string& dir) : logger_(LogLevel::error), readings_({TpId(1)}) {
+    options_.path = dir + "/wayside.db";
+    open();
+  }
+  void open() {
+    engine_ = must(Engine::open(options_, clock_, logger_));
+    const TopicSpec spec{"truck_gps", 12, kRetentionMs, kUnbounded, {}};
+    (void)must(engine_->ensure_topics({&spec, 1}));
+    tps_.clear();
+    for (const Partition& p : engine_->catalog().find("truck_gps")->partitions) {
+      tps_.push_back(p.tp);
+    }
+  }
+  void close() { engine_.reset(); }
+
+  void append(std::size_t n) {
+    std::vector<Batch> group(1);
+    group[0].ops.reserve(n);
+    for (std::size_t i = 0; i < n; ++i) {
+      Append a = readings_.next();
+      a.tp = tps_[++at_ * 7 % tps_.size()];
+      group[0].ops.emplace_back(std::move(a));
+    }
+    must(engine_->begin());
+    must(engine_->commit(group));
+    const auto roll = Steady::now();
+    must(engine_->roll_full_segments());
+    const std::int64_t before = rows_;
+    rows_ += static_cast<std::int64_t>(n);
+    const std::int64_t of = options_.segment_rows;
+    if (rows_ / of != before / of) roll_ms_.push_back(ms_since(roll));
+    clock_.advance(static_cast<std::int64_t>(n) * 10);
+  }
+  // As the writer does it between commits; what took more than a millisecond is kept.
+  void maintain() {
+    const auto begin = Steady::now();
+    (void)must(engine_->maintain());
+    if (ms_since(begin) > 1) upkeep_ms_.push_back(ms_since(begin));
+  }
+  void grow_to(std::int64_t rows) {
+    for (std::int64_t commits = 1; rows_ < rows; ++commits) {
+      append(500);
+      if (commits % 50 == 0) maintain();
+    }
+  }
+
+  [[nodiscard]] Engine& engine() { return *engine_; }
+  [[nodiscard]] ManualClock& clock() { return clock_; }
+  [[nodiscard]] const std::vector<TpId>& tps() const { return tps_; }
+  [[nodiscard]] std::int64_t rows() const { return rows_; }
+  [[nodiscard]] const std::string& path() const { return options_.path; }
+  std::vector<double> roll_ms_, upkeep_ms_;
+
+ private:
+  EngineOptions options_;
+  ManualClock clock_{1'795'000'000'000};
+  Logger logger_;
+  Readings readings_;
+  std::unique_ptr<Engine> engine_;
+  std::vector<TpId> tps_;
+  std::size_t at_ = 0;
+  std::int64_t rows_ = 0;
+};
+
+}  // namespace wayside::bench
