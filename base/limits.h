@@ -37,6 +37,8 @@ inline constexpr std::size_t kTopicLevelsMax = 64;
 inline constexpr std::size_t kClientIdBytesMax = 1024;
 // Clients whose last trouble is remembered for 'wayside devices'.
 inline constexpr std::size_t kTroublesMax = 1000;
+// Who answers an acknowledgement later than this did not wait for it.
+inline constexpr std::int64_t kRoundTripMostMs = 100;
 // Wills that wait for their delay interval.
 inline constexpr std::size_t kDelayedWillsMax = 1000;
 

@@ -350,13 +350,22 @@ def bench_linger(factor):
         disk = LoopDevice()
         with harness.Gateway(topics=ROUTES, commit=f'linger = "{linger}"',
                              directory=disk.directory) as gateway:
-            gateway.cli("simulate", "-p", str(gateway.port), "--trucks", "500", "--count", "3",
-                        "--rate", "1", "--connections", "500", check=0)  # the WAL has its size
+            fleet = subprocess.Popen(
+                [harness.WAYSIDE, "simulate", "-c", gateway.config, "-p", str(gateway.port),
+                 "--trucks", "500", "--count", str(count + 8), "--rate", "1", "--connections",
+                 "500"],
+                stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+
+            # Connecting costs commits of its own; and the WAL gets its size.
+            def stored():
+                return gateway.status()["gateway"]["records"]
+            harness.wait_for(lambda: stored() >= 4 * 500, "all trucks send", 60)
             device, before = sectors(disk), gateway.status()["gateway"]
-            gateway.cli("simulate", "-p", str(gateway.port), "--trucks", "500", "--count",
-                        str(count), "--rate", "1", "--connections", "500", check=0)
-            state = gateway.status()["gateway"]
-            wrote = sectors(disk) - device
+            harness.wait_for(lambda: stored() >= before["records"] + count * 500, "they go on",
+                             120)
+            state, wrote = gateway.status()["gateway"], sectors(disk) - device
+            fleet.kill()
+            fleet.wait()
             payload = gateway.sql("SELECT avg(length(key)+length(value)) FROM truck_gps")[0][0]
             records = state["records"] - before["records"]
             commits = state["commits"] - before["commits"]

@@ -16,7 +16,7 @@ std::int64_t steady_us() {
 void PaceKeeper::reading_came(Member& m, std::int64_t now_us) {
   if (m.state == Member::State::waiting) return;
   if (m.state == Member::State::expected) --expected_;
-  m.hungry = now_us - m.acked_us < linger_us_;
+  m.hungry = now_us - m.acked_us < soon_us_;
   m.state = Member::State::waiting;
   if (m.hungry) ++hungry_waiting_;
 }
@@ -39,7 +39,7 @@ void PaceKeeper::gone(Member& m) {
 }
 
 bool PaceKeeper::commit_now(std::int64_t now_us) {
-  while (!expected_until_.empty() && now_us - expected_until_.front().acked_us >= linger_us_) {
+  while (!expected_until_.empty() && now_us - expected_until_.front().acked_us >= soon_us_) {
     const auto m = expected_until_.front().member.lock();
     if (m && m->state == Member::State::expected &&
         m->acked_us == expected_until_.front().acked_us) {

@@ -3,6 +3,7 @@
 // Thread: all of it is the I/O thread's; `done` of a batch hops there from the writer's.
 #pragma once
 
+#include <algorithm>
 #include <cstdint>
 #include <deque>
 #include <functional>
@@ -13,6 +14,7 @@
 #include <vector>
 
 #include "base/clock.h"
+#include "base/limits.h"
 #include "base/log.h"
 #include "config/config.h"
 #include "devices/mqtt/session.h"
@@ -25,8 +27,9 @@ class MqttConnection;
 
 // When everybody who will send soon has sent, waiting longer for company is in vain.
 // A connection is *hungry* when its last reading came sooner than the linger after our last
-// acknowledgement to it. A commit is due at once when a hungry connection waits and none is
-// expected: acknowledged less than a linger ago, and not back yet.
+// acknowledgement to it, and no later than a slow network's round trip: with a long linger a device
+// that sends once a second waits for nobody. A commit is due at once when a hungry connection waits
+// and none is expected: acknowledged less than this ago, and not back yet.
 class PaceKeeper {
  public:
   struct Member {
@@ -34,8 +37,10 @@ class PaceKeeper {
     bool hungry = false;
     std::int64_t acked_us = INT64_MIN / 2;
   };
-  explicit PaceKeeper(std::int64_t linger_us) : linger_us_(linger_us) {}
-  void set_linger_us(std::int64_t linger_us) { linger_us_ = linger_us; }
+  explicit PaceKeeper(std::int64_t linger_us) { set_linger_us(linger_us); }
+  void set_linger_us(std::int64_t linger_us) {
+    soon_us_ = std::min(linger_us, limits::kRoundTripMostMs * 1000);
+  }
 
   void reading_came(Member& m, std::int64_t now_us);
   void all_acknowledged(const std::shared_ptr<Member>& m, std::int64_t now_us);
@@ -47,7 +52,7 @@ class PaceKeeper {
     std::weak_ptr<Member> member;
     std::int64_t acked_us;
   };
-  std::int64_t linger_us_;
+  std::int64_t soon_us_ = 0;
   std::size_t hungry_waiting_ = 0;
   std::size_t expected_ = 0;
   std::deque<Expected> expected_until_;  // in order of time

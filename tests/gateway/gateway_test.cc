@@ -36,6 +36,15 @@ TEST_F(Pace, APacedDeviceIsNeverHungry) {
   }
 }
 
+TEST_F(Pace, ALongLingerMakesAPacedDeviceNoHungryOne) {
+  keeper.set_linger_us(1'000'000);
+  for (std::int64_t t = 0; t < 10; ++t) {  // once a second, acknowledged in the middle of it
+    keeper.reading_came(*a, t * 1'000'000);
+    EXPECT_FALSE(keeper.commit_now(t * 1'000'000 + 1));
+    keeper.all_acknowledged(a, t * 1'000'000 + 500'000);
+  }
+}
+
 TEST_F(Pace, TwoHungryOnesWaitForEachOtherButNotForEver) {
   for (auto* m : {&a, &b}) {
     keeper.reading_came(**m, 0);
