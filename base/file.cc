@@ -96,6 +96,19 @@ Status rewrite_in_place_and_sync(const std::string& path) {
   return {};
 }
 
+Status overwrite_synced(const std::string& path, std::int64_t at, std::string_view content) {
+  const UniqueFd fd(::open(path.c_str(), O_WRONLY | O_CLOEXEC));
+  if (!fd.valid()) return tl::unexpected<Error>(errno_error(cat("opening ", path), errno));
+  while (!content.empty()) {
+    const ssize_t n = ::pwrite(fd.get(), content.data(), content.size(), static_cast<off_t>(at));
+    if (n < 0) return tl::unexpected<Error>(errno_error(cat("writing ", path), errno));
+    content.remove_prefix(static_cast<std::size_t>(n));
+    at += n;
+  }
+  if (::fdatasync(fd.get()) == 0) return {};
+  return tl::unexpected<Error>(errno_error(cat("syncing ", path), errno));
+}
+
 Status remove_file(const std::string& path) {
   if (::unlink(path.c_str()) == 0) return {};
   return tl::unexpected<Error>(errno_error(cat("deleting ", path), errno));

@@ -45,6 +45,10 @@ class UniqueFd {
 // Replaces the file as a whole, synced, its name too: after a power cut it is the old or the new
 // one.
 [[nodiscard]] Status write_file_synced(const std::string& path, std::string_view content);
+// Writes over a part of a file that is there, and syncs it: no space is needed on a file system
+// that writes in place.
+[[nodiscard]] Status overwrite_synced(const std::string& path, std::int64_t at,
+                                      std::string_view content);
 [[nodiscard]] Status remove_file(const std::string& path);
 // Renames, and syncs the directory.
 [[nodiscard]] Status rename_file(const std::string& from, const std::string& to);

@@ -71,6 +71,9 @@ inline constexpr std::int64_t kSidecarRecords = 100'000;
 inline constexpr std::int64_t kSidecarMs = 60'000;
 // ... so a log that was lost had given no offset beyond the sidecar's by this much.
 inline constexpr std::int64_t kResumeGap = 200'000;
+// A closed segment of more records gets no index: building it would hold up the writer. They are
+// that large in a log of more than 40 million records.
+inline constexpr std::int64_t kIndexedRowsMost = 450'000;
 // Segments of one chain that salvaged records are sorted into.
 inline constexpr std::int64_t kSalvageSegmentsMax = 200;
 // Ops of one transaction: bounds the time the writer is away.

@@ -66,19 +66,17 @@ class Profile {
     Database db = must(Database::open(path, OpenMode::read_write_create));
     for (const std::string& sql : settings) must(db.exec(sql));
     must(db.exec(create_segment_sql(ChainId(1), 1)));
-    Statement insert = must(db.prepare(cat("INSERT INTO ", segment_table(ChainId(1), 1),
-                                           " VALUES(?1,?2,?3,?4,?5,?6,?7,?8,?9,?10,?11)"),
-                                       true));
+    Statement insert = must(prepare_insert(db, ChainId(1), 1));
     std::int64_t seq = 0;
     layer(name, [&](std::vector<Batch>& group) {
       must(db.exec("BEGIN IMMEDIATE"));
       for (Op& op : group[0].ops) {
         auto& a = std::get<Append>(op);
         ++seq;
-        insert.bind(1, seq).bind(2, a.tp.value).bind(3, seq / 240).bind(4, 1'795'000'000'000);
-        insert.bind(5, 1'795'000'000'000).bind_bytes(6, a.record.key).bind_bytes(7, a.record.value);
-        insert.bind_null(8).bind(9, 0).bind_null(10);
-        insert.bind(11, record_crc(a.tp, Offset(seq / 240), 1'795'000'000'000, a.record));
+        a.record.timestamp_ms = 1'795'000'000'000;
+        const Offset offset(seq / 240);
+        bind_record(insert, Seq(seq), a.tp, offset, a.record.timestamp_ms, a.record, 0,
+                    record_crc(a.tp, offset, a.record.timestamp_ms, a.record));
         must(insert.run());
       }
       must(db.exec("COMMIT"));

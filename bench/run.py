@@ -130,9 +130,9 @@ def bench_growth(sizes):
     print("12 partitions, 500 keys, 500 records a commit; commit latencies at 50 records a commit; "
           "rolls every 100,000 records; lookups of one record by its offset anywhere, and by time; "
           "`latest` of the last hour (360,000 records at 100/s).\n")
-    print("| rows | append, records/s | commit p50 / p99 ms | roll p50 / most ms | index of a closed "
-          "segment, most ms | start ms | by offset p50 / p99 ms | by time p50 / p99 ms | latest, "
-          "1 h, ms | RSS MiB |")
+    print("| rows | append, records/s | commit p50 / p99 ms | roll p50 / most ms | index of a "
+          "closed segment, most ms | start ms | by offset p50 / p99 ms | by time p50 / p99 ms | "
+          "latest, 1 h, ms | RSS MiB |")
     print("|--:|--:|--:|--:|--:|--:|--:|--:|--:|--:|")
     with tempfile.TemporaryDirectory(prefix="wayside-bench-") as directory:
         run = subprocess.run([f"{BUILD}/bench/bench_growth", directory, ",".join(map(str, sizes))],
@@ -148,8 +148,8 @@ def bench_growth(sizes):
     for r in rows:
         if "dropped" in r:
             print(f"\nRetention of one day under load: {r['dropped']:,} records dropped in "
-                  f"{r['took_ms']:,.0f} ms of commits of 50 with what the writer does between them. "
-                  f"p50 / p99 of such a step: before {r['before_p50_ms']:.2f} / "
+                  f"{r['took_ms']:,.0f} ms of commits of 50 with what the writer does between "
+                  f"them. p50 / p99 of such a step: before {r['before_p50_ms']:.2f} / "
                   f"{r['before_p99_ms']:.2f} ms, during {r['during_p50_ms']:.2f} / "
                   f"{r['during_p99_ms']:.2f} ms (at most {r['during_most_ms']:.0f} ms).")
     print()
@@ -268,12 +268,12 @@ def bench_mqtt(rounds, factor):
     print("## Readings acknowledged over MQTT\n")
     print("Wayside (decoded, keyed, synced before each acknowledgement) beside Mosquitto "
           "(acknowledged from RAM; queued for an offline subscriber, or with one online that takes "
-          "all) and NATS JetStream's MQTT (2.10, which has 3.1.1 alone; `default`: a sync every two "
-          "minutes; `always`: before each acknowledgement); one client process on the same two "
+          "all) and NATS JetStream's MQTT (2.10, which has 3.1.1 alone; `default`: a sync every "
+          "two minutes; `always`: before each acknowledgement); one client process on the same two "
           f"cores; median of {rounds}, in turn. CPU is of Wayside's process per reading.\n")
-    print("| QoS | connections × window | MQTT | Wayside, acked/s | p50 / p99 ms | records a commit "
-          "| CPU µs | Mosquitto offline | ratio | Mosquitto online | ratio | NATS default | ratio | "
-          "NATS always | ratio |")
+    print("| QoS | connections × window | MQTT | Wayside, acked/s | p50 / p99 ms | records a "
+          "commit | CPU µs | Mosquitto offline | ratio | Mosquitto online | ratio | NATS default | "
+          "ratio | NATS always | ratio |")
     print("|--:|--:|--:|--:|--:|--:|--:|--:|--:|--:|--:|--:|--:|--:|--:|")
     shapes = ((1, 4, 100, 200_000), (1, 20, 20, 200_000), (1, 20, 1, 20_000), (1, 500, 1, 100_000),
               (2, 4, 100, 100_000), (2, 20, 20, 100_000), (2, 20, 1, 10_000), (2, 500, 1, 50_000))
@@ -334,8 +334,9 @@ def bench_card(factor):
                 r = run_json(f"{BUILD}/bench/bench_mqtt", str(gateway.port), str(connections),
                              str(window), str(int(n * factor)), "1")
                 state = gateway.status()["gateway"]
-                print(f"| {ms} | {connections}×{window} | {r['acked_s']:,.0f} | {r['p50_ms']:.1f} / "
-                      f"{r['p99_ms']:.1f} | {state['records'] / state['commits']:.0f} |", flush=True)
+                print(f"| {ms} | {connections}×{window} | {r['acked_s']:,.0f} | "
+                      f"{r['p50_ms']:.1f} / {r['p99_ms']:.1f} | "
+                      f"{state['records'] / state['commits']:.0f} |", flush=True)
     print()
 
 

@@ -33,8 +33,8 @@ const auto kKeys = std::to_array<Key>({
 
   {"commit", "linger", duration, "\"100ms\"", false, 0, 10 * kSecond, "",
    "How long a reading may wait for others to share its commit. Fewer commits wear the card less "
-   "(about 5.5 device bytes per payload byte at 50 records a commit, 69 at 1). A device that waits for "
-   "each acknowledgement before it sends the next reading is not made to wait.",
+   "(about 5.5 device bytes per payload byte at 50 records a commit, 69 at 1). A device that waits "
+   "for each acknowledgement before it sends the next reading is not made to wait.",
    [](C& c, const V& v) { c.commit.linger_ms = v.number; }},
   {"commit", "records", integer, "200", false, 1, 20'000, "",
    "So many readings waiting are committed at once, while the next ones are read: what a few fast "

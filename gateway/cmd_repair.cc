@@ -1,6 +1,5 @@
 // repair: what the gateway does by itself with a damaged log, with the gateway stopped and awaited.
 #include <cstdio>
-#include <future>
 
 #include "base/file.h"
 #include "base/text.h"
@@ -66,10 +65,7 @@ Result<int> repair(const RepairArgs& args) {
     }
   }
   WS_ASSIGN(auto log, Log::open(options, {}, plan.topics, clock, logger));
-  std::promise<Status> retried;
-  log->change([](Engine& e) { return e.recovery().retry_salvage(); },
-              [&](const Status& status) { retried.set_value(status); });
-  WS_TRY(retried.get_future().get());
+  WS_TRY(log->change_and_wait([](Engine& e) { return e.recovery().retry_salvage(); }));
   {
     Salvager salvager(*log, logger);
     WS_TRY(salvager.wait());

@@ -39,9 +39,9 @@ constexpr std::int64_t kAliveMs = 30'000;
 
 Result<std::unique_ptr<Gateway>> Gateway::start(const Plan& plan, const Clock& clock,
                                                 Logger& logger, const SinkWrapper& wrap,
-                                                const std::string& damage) {
+                                                const Opening& opening) {
   std::unique_ptr<Gateway> g(new Gateway(plan, clock, logger));
-  WS_TRY(g->open_log(damage));
+  WS_TRY(g->open_log(opening));
   if (wrap) g->wrapped_ = wrap(*g->log_);
   WS_ASSIGN(g->listener_,
             MqttListener::start(g->plan_, *g->log_->catalog(), g->sink(), clock, logger));
@@ -61,14 +61,15 @@ Result<std::unique_ptr<Gateway>> Gateway::start(const Plan& plan, const Clock& c
   return g;
 }
 
-Status Gateway::open_log(const std::string& damage) {
+Status Gateway::open_log(const Opening& opening) {
   const Config& c = plan_.config;
   if (::mkdir(c.data_dir.c_str(), 0750) != 0 && errno != EEXIST) {
     return tl::unexpected<Error>(errno_error(cat("making data_dir ", c.data_dir), errno));
   }
   WS_ASSIGN(lock_, lock_file(c.data_dir + "/wayside.lock"));
   EngineOptions options = engine_options(c);
-  options.damage = damage;
+  options.damage = opening.damage;
+  options.still_opening = opening.still_opening;
   WS_ASSIGN(log_, Log::open(options, commit_policy(c), plan_.topics, clock_, logger_));
   return {};
 }
@@ -225,7 +226,8 @@ int run_gateway(const std::string& config_path, const SinkWrapper& wrap) {
     }
   }
   const SystemClock clock(plan->config.clock_trust);
-  auto gateway = Gateway::start(*plan, clock, logger, wrap);
+  Opening opening{"", [&] { service.still_starting(clock.steady_ms()); }};
+  auto gateway = Gateway::start(*plan, clock, logger, wrap, opening);
   if (!gateway) {
     logger.error(gateway.error().text());
     return exit_code(gateway.error());
@@ -261,7 +263,8 @@ int run_gateway(const std::string& config_path, const SinkWrapper& wrap) {
       *plan = g.plan();
       keep_ports(*plan, g);
       gateway->reset();
-      gateway = Gateway::start(*plan, clock, logger, wrap, damage);
+      opening.damage = damage;
+      gateway = Gateway::start(*plan, clock, logger, wrap, opening);
       if (!gateway) {
         logger.error(gateway.error().text());
         return exit_code(gateway.error());

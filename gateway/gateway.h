@@ -32,12 +32,18 @@ namespace wayside {
 // What a test puts between the listener and the log, to be worse than the log on purpose.
 using SinkWrapper = std::function<std::unique_ptr<BatchSink>(BatchSink& log)>;
 
+// What its log is opened with, beside the configuration; see EngineOptions.
+struct Opening {
+  std::string damage;
+  std::function<void()> still_opening;
+};
+
 class Gateway {
  public:
   [[nodiscard]] static Result<std::unique_ptr<Gateway>> start(const Plan& plan, const Clock& clock,
                                                               Logger& logger,
                                                               const SinkWrapper& wrap = {},
-                                                              const std::string& damage = {});
+                                                              const Opening& opening = {});
   ~Gateway();  // stops; everything that was taken is committed and acknowledged first
 
   // Serves requests and what was posted, for at most `ms`.
@@ -72,7 +78,7 @@ class Gateway {
 
   Gateway(const Plan& plan, const Clock& clock, Logger& logger)
       : plan_(plan), clock_(clock), logger_(logger), started_ms_(clock.wall_ms()) {}
-  [[nodiscard]] Status open_log(const std::string& damage);
+  [[nodiscard]] Status open_log(const Opening& opening);
   [[nodiscard]] Result<RunningBridge> make_bridge(const BridgeConfig& config, LogReader& reader);
   [[nodiscard]] Result<RunningSubscriber> make_subscriber(const SubscribeConfig& config,
                                                           LogReader& reader);

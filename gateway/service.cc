@@ -16,6 +16,7 @@ namespace wayside {
 namespace {
 
 constexpr std::int64_t kLongestDelayMs = 60'000;
+constexpr std::int64_t kStillStartingEveryMs = 5000;
 
 std::string environment(const char* name) {
   const char* value = std::getenv(name);
@@ -52,6 +53,14 @@ void Service::feed_watchdog(std::int64_t steady_ms) {
   if (feed_every_ms_ == 0 || steady_ms - fed_ms_ < feed_every_ms_) return;
   fed_ms_ = steady_ms;
   notify("WATCHDOG=1");
+}
+
+void Service::still_starting(std::int64_t steady_ms) {
+  if (steady_ms - fed_ms_ < kStillStartingEveryMs) return;
+  fed_ms_ = steady_ms;
+  notify(
+      "EXTEND_TIMEOUT_USEC=120000000\nWATCHDOG=1\n"
+      "STATUS=reading what is left of a damaged log; this takes as long as the disk");
 }
 
 std::int64_t Service::start_delay_ms() {

@@ -17,6 +17,8 @@ class Service {
   void notify(std::string_view state) const;
   // Feeds the watchdog when it is time to. REQUIRES: the caller has looked that all are alive.
   void feed_watchdog(std::int64_t steady_ms);
+  // A start takes long because it must: asks for more time, now and then.
+  void still_starting(std::int64_t steady_ms);
 
   // Counts this start; how long to wait before it, because the ones before did not last.
   [[nodiscard]] std::int64_t start_delay_ms();

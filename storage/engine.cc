@@ -149,7 +149,6 @@ Status Engine::prepare_statements() {
     WS_ASSIGN(s, db_.prepare(sql, true));
     return {};
   };
-  WS_TRY(keep(begin_, "BEGIN IMMEDIATE"));
   WS_TRY(keep(commit_, "COMMIT"));
   WS_TRY(keep(rollback_, "ROLLBACK"));
   WS_TRY(keep(find_source_, "SELECT src FROM _ws_sources WHERE client_id=?1 AND mqtt_topic=?2"));
@@ -162,9 +161,40 @@ Status Engine::prepare_statements() {
               "INSERT OR REPLACE INTO _ws_consumer_offsets"
               "(group_id, tp, committed_offset, metadata, commit_ms, age_from_ms)"
               " VALUES(?1, ?2, ?3, ?4, ?5, ?6)"));
-  return keep(count_,
+  WS_TRY(keep(count_,
               "INSERT INTO _ws_counters VALUES(?1, ?2) "
-              "ON CONFLICT(name) DO UPDATE SET value = value + excluded.value");
+              "ON CONFLICT(name) DO UPDATE SET value = value + excluded.value"));
+  return keep(begin_, "BEGIN IMMEDIATE");  // the last: with it they are all there
+}
+
+// Somebody removed the WAL (a script that cleans up). What it has is only in the file that this
+// connection still holds: that goes into the database first, then a new connection makes a new WAL.
+Status Engine::keep_wal() {
+  const std::string wal = options_.path + "-wal";
+  if (!options_.vfs.empty() || (begin_.valid() && file_inode(wal) == inodes_.wal)) return {};
+  if (begin_.valid()) {
+    // The new one begins with a number of its own, which is not the one that is noted.
+    WS_TRY(db_.exec("UPDATE _ws_epochs SET wal_salt=NULL WHERE wal_salt IS NOT NULL"));
+    WS_ASSIGN(const std::int64_t busy, db_.number("PRAGMA wal_checkpoint(TRUNCATE)"));
+    if (busy != 0) {
+      return fail(ErrorCode::busy, cat(wal, " was removed, and another program reads the database"),
+                  "end the other program");
+    }
+    logger_.error(cat(wal, " was removed under the gateway; what it had is in the database"));
+  }
+  for (Statement* s : {&begin_, &commit_, &rollback_, &find_source_, &add_source_, &add_qos2_,
+                       &remove_qos2_, &commit_offset_, &count_}) {
+    *s = Statement();
+  }
+  for (Chain& c : chains_) c.insert = Statement();
+  db_ = Database();
+  WS_TRY(connect());
+  for (Chain& c : chains_) {
+    WS_ASSIGN(c.insert, prepare_insert(db_, c.id, c.segment));
+  }
+  WS_TRY(prepare_statements());
+  inodes_.wal = file_inode(wal);
+  return {};
 }
 
 Status Engine::load() {
@@ -215,7 +245,8 @@ Status Engine::refresh() {
       if (chains_[k].id == found[i].id) known[i] = &chains_[k], open[i] = positions_.open[k];
     }
     if (known[i] == nullptr) WS_TRY(load_chain(found[i], open[i]));
-    if (known[i] != nullptr && !known[i]->insert.valid()) WS_TRY(prepare_insert(*known[i]));
+    if (known[i] == nullptr || known[i]->insert.valid()) continue;
+    WS_ASSIGN(known[i]->insert, prepare_insert(db_, known[i]->id, known[i]->segment));
   }
   std::vector<std::size_t> chain_of(size, kNoChain);
   for (const Topic& t : catalog.topics()) {
@@ -241,19 +272,12 @@ Status Engine::refresh() {
   return {};
 }
 
-Status Engine::prepare_insert(Chain& chain) {
-  WS_ASSIGN(chain.insert, db_.prepare(cat("INSERT INTO ", segment_table(chain.id, chain.segment),
-                                          " VALUES(?1,?2,?3,?4,?5,?6,?7,?8,?9,?10,?11)"),
-                                      true));
-  return {};
-}
-
 // Next offsets are what the open segment started with, plus what a scan of it finds: at most one
 // segment is read, however long the log is.
 Status Engine::load_chain(Chain& chain, SegmentStats& stats) {
   WS_ASSIGN(Statement s,
             db_.prepare("SELECT segment, opened_ms, clock_trusted, first_seq, last_seq,"
-                        " bytes, max_append_ms, indexed FROM _ws_segments"
+                        " bytes, max_append_ms, indexed, rows FROM _ws_segments"
                         " WHERE chain=?1 ORDER BY segment"));
   s.bind(1, chain.id.value);
   bool open = false;
@@ -267,8 +291,8 @@ Status Engine::load_chain(Chain& chain, SegmentStats& stats) {
       chain.clock_trusted = s.integer(2) != 0;
       stats.first_seq = s.integer(3);
     } else {
-      chain.closed.push_back(
-          {s.integer(0), s.integer(5), s.integer(6), s.integer(2) != 0, s.integer(7) != 0});
+      chain.closed.push_back({s.integer(0), s.integer(5), s.integer(6), s.integer(8),
+                              s.integer(2) != 0, s.integer(7) != 0});
       positions_.next_seq = std::max(positions_.next_seq, s.integer(4) + 1);
     }
   }
@@ -307,7 +331,8 @@ Status Engine::load_chain(Chain& chain, SegmentStats& stats) {
     positions_.next_seq = std::max(positions_.next_seq, r.seq.value + 1);
     stats.add(r.record.timestamp_ms, r.append_ms, r.record.payload_bytes());
   }
-  return prepare_insert(chain);
+  WS_ASSIGN(chain.insert, prepare_insert(db_, chain.id, chain.segment));
+  return {};
 }
 
 Status Engine::start_epoch() {
@@ -333,7 +358,7 @@ Status Engine::start_epoch() {
   }
   WS_TRY(std::move(started));
   WS_ASSIGN(identity_, read_identity(db_));
-  inode_ = file_inode(options_.path);
+  inodes_ = {file_inode(options_.path), file_inode(options_.path + "-wal")};
   space_->keep_ballast();
   WS_TRY(space_->set_page_limit());
   return recovery_->note_start();
@@ -342,10 +367,12 @@ Status Engine::start_epoch() {
 Status Engine::begin() {
   // Into a file that has lost its name one could write for ever, and acknowledge what no start
   // will find again.
-  if (options_.vfs.empty() && file_inode(options_.path) != inode_) {
+  if (options_.vfs.empty() && file_inode(options_.path) != inodes_.database) {
     return fail(ErrorCode::io, cat(options_.path, " was removed or replaced under the gateway"),
                 "stop the gateway; put the file back, or let it make a new log at its next start");
   }
+  WS_TRY(keep_wal());
+  WS_TRY(recovery_->check_sidecar());
   trusted_ = clock_.trusted();
   for (std::size_t i = 0; i < chains_.size(); ++i) {
     if (chains_[i].clock_trusted == trusted_) continue;
@@ -408,22 +435,9 @@ Status Engine::apply(Append& op) {
   if (!trusted_) r.attributes |= kClockUntrusted;
   op.offset = Offset(positions_.next_offset[tp]++);
   const std::int64_t seq = positions_.next_seq++;
-  Statement& s = chain.insert;
-  s.bind(1, seq).bind(2, op.tp.value).bind(3, op.offset.value).bind(4, r.timestamp_ms);
-  s.bind(5, append_ms_).bind_bytes(6, r.key).bind_bytes(7, r.value);
-  if (r.headers.empty()) {
-    s.bind_null(8);
-  } else {
-    s.bind_blob(8, r.headers);
-  }
-  s.bind(9, r.attributes);
-  if (op.source && op.source->id > 0) {
-    s.bind(10, op.source->id);
-  } else {
-    s.bind_null(10);
-  }
-  s.bind(11, record_crc(op.tp, op.offset, append_ms_, r));
-  WS_TRY(s.run());
+  bind_record(chain.insert, Seq(seq), op.tp, op.offset, append_ms_, r,
+              op.source ? op.source->id : 0, record_crc(op.tp, op.offset, append_ms_, r));
+  WS_TRY(chain.insert.run());
   stats.add(r.timestamp_ms, append_ms_, r.payload_bytes());
   return {};
 }
@@ -458,22 +472,6 @@ Status Engine::resolve(const std::shared_ptr<Source>& shared) {
 
 Status Engine::apply(Count& op) {
   return count_.bind_text(1, op.name).bind(2, op.n).run();
-}
-
-Status Engine::apply(Seal& op) {
-  std::string tps = "[";
-  for (const TpId tp : op.range.tps) tps += cat(tps.size() > 1 ? "," : "", tp.value);
-  tps += "]";
-  WS_ASSIGN(Statement s, db_.prepare("INSERT OR REPLACE INTO _ws_sealed VALUES"
-                                     "(?1,?2,?3,?4,?5,?6,?7,?8)"));
-  s.bind_text(1, op.bridge).bind(2, op.range.chain.value).bind(3, op.range.first.value);
-  s.bind(4, op.range.last.value).bind(5, op.range.rows).bind(6, op.range.crc);
-  return s.bind_text(7, tps).bind(8, append_ms_).run();
-}
-
-Status Engine::apply(Unseal& op) {
-  WS_ASSIGN(Statement s, db_.prepare("DELETE FROM _ws_sealed WHERE bridge=?1"));
-  return s.bind_text(1, op.bridge).run();
 }
 
 void engine_state::SegmentStats::add(std::int64_t ts, std::int64_t append_ms, std::int64_t size) {

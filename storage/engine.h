@@ -73,7 +73,7 @@ class Engine {
   [[nodiscard]] Status load();
   [[nodiscard]] Status refresh();
   [[nodiscard]] Status as_it_was();
-  [[nodiscard]] Status prepare_insert(Chain& chain);
+  [[nodiscard]] Status keep_wal();
   [[nodiscard]] Status load_chain(Chain& chain, SegmentStats& stats);
   [[nodiscard]] Status prepare_statements();
   // Runs `work` between BEGIN IMMEDIATE and COMMIT; rolls back when either fails.
@@ -137,7 +137,7 @@ class Engine {
   std::vector<std::size_t> chain_of_;                // by tp: place in chains_
   Positions positions_;
   engine_state::Upkeep upkeep_;
-  std::uint64_t inode_ = 0;     // of the database that was opened
+  engine_state::Inodes inodes_;
   bool trusted_ = false;        // the clock, in the running transaction
   std::int64_t append_ms_ = 0;  // of the running transaction
   std::int64_t sources_ = 0;

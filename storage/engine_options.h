@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <string>
 
 namespace wayside {
@@ -9,6 +10,8 @@ namespace wayside {
 struct EngineOptions {
   std::string path;  // of wayside.db
   std::string vfs;   // for tests; empty: the system's
+  // Called now and then while opening takes long: whoever waits for it is told so.
+  std::function<void()> still_opening;
   // Not empty: the database was found damaged while it was used; it is set aside at once.
   std::string damage;
   std::int64_t budget_bytes = 0;  // database and WAL together; 0: as large as the disk

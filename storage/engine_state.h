@@ -18,8 +18,12 @@ struct SegmentStats {
   std::int64_t min_ts = 0, max_ts = 0, min_append_ms = 0, max_append_ms = 0;
   void add(std::int64_t ts, std::int64_t append_ms, std::int64_t size);
 };
+// Of the files that were opened.
+struct Inodes {
+  std::uint64_t database = 0, wal = 0;
+};
 struct ClosedSegment {
-  std::int64_t segment = 0, bytes = 0, max_append_ms = 0;
+  std::int64_t segment = 0, bytes = 0, max_append_ms = 0, rows = 0;
   bool clock_trusted = false, indexed = false;
 };
 struct Chain {

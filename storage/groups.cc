@@ -75,4 +75,20 @@ Status Engine::apply(SetFact& op) {
   return s.bind_text(1, op.name).bind_text(2, *op.value).run();
 }
 
+Status Engine::apply(Seal& op) {
+  std::string tps = "[";
+  for (const TpId tp : op.range.tps) tps += cat(tps.size() > 1 ? "," : "", tp.value);
+  tps += "]";
+  WS_ASSIGN(Statement s, db_.prepare("INSERT OR REPLACE INTO _ws_sealed VALUES"
+                                     "(?1,?2,?3,?4,?5,?6,?7,?8)"));
+  s.bind_text(1, op.bridge).bind(2, op.range.chain.value).bind(3, op.range.first.value);
+  s.bind(4, op.range.last.value).bind(5, op.range.rows).bind(6, op.range.crc);
+  return s.bind_text(7, tps).bind(8, append_ms_).run();
+}
+
+Status Engine::apply(Unseal& op) {
+  WS_ASSIGN(Statement s, db_.prepare("DELETE FROM _ws_sealed WHERE bridge=?1"));
+  return s.bind_text(1, op.bridge).run();
+}
+
 }  // namespace wayside

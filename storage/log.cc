@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <chrono>
+#include <future>
 
 #include "base/limits.h"
 #include "base/text.h"
@@ -113,6 +114,13 @@ void Log::change(Work work, Done done) {
     changes_.push_back({std::move(work), std::move(done), submitted_});
   }
   wake_.notify_one();
+}
+
+Status Log::change_and_wait(Work work) {
+  auto done = std::make_shared<std::promise<Status>>();
+  std::future<Status> result = done->get_future();
+  change(std::move(work), [done](const Status& status) { done->set_value(status); });
+  return result.get();
 }
 
 void Log::set_policy(const CommitPolicy& policy) {

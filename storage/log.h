@@ -68,6 +68,8 @@ class Log final : public BatchSink {
   using Work = std::function<Status(Engine&)>;
   using Done = std::function<void(const Status&)>;
   void change(Work work, Done done);
+  // The same, and waits for it. Not on the writer's thread.
+  [[nodiscard]] Status change_and_wait(Work work);
   [[nodiscard]] WriterStats stats() const;
   void set_policy(const CommitPolicy& policy);  // Thread: any
   // A reader in the process met damage; the writer may have, too. Not empty: the log must be opened

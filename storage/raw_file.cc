@@ -300,7 +300,7 @@ std::int64_t wal_salt(const std::string& path) {
   return (big_endian(header.data()) & ~1U) == kWalMagic ? big_endian(header.data() + 16) : -1;
 }
 
-WalLook look_at_wal(const std::string& path) {
+WalLook look_at_wal(const std::string& path, const std::function<void()>& progress) {
   WalLook look;
   const UniqueFd fd(::open(path.c_str(), O_RDONLY | O_CLOEXEC));
   look.exists = fd.valid();
@@ -324,7 +324,7 @@ WalLook look_at_wal(const std::string& path) {
   for (auto at = static_cast<std::int64_t>(kWalHeader);
        read_at(fd.get(), frame.data(), frame.size(), at);
        at += static_cast<std::int64_t>(frame.size())) {
-    ++frames;
+    if (++frames % 1024 == 0 && progress) progress();
     const bool commits = big_endian(frame.data() + 4) != 0;
     if (!before.empty()) {
       sum = {big_endian(before.data() + 16), big_endian(before.data() + 20)};

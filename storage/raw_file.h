@@ -24,7 +24,9 @@ struct WalLook {
   // may be the rest of a commit that failed; two were committed after each other.
   std::int64_t commits_behind = 0;
 };
-[[nodiscard]] WalLook look_at_wal(const std::string& path);
+// `progress` is called every few megabytes.
+[[nodiscard]] WalLook look_at_wal(const std::string& path,
+                                  const std::function<void()>& progress = {});
 // Its first salt alone; -1: it has none.
 [[nodiscard]] std::int64_t wal_salt(const std::string& path);
 // A WAL's first salt counts up by one each time it starts anew, from a random one.

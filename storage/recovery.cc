@@ -10,6 +10,14 @@
 #include "storage/transaction.h"
 
 namespace wayside {
+namespace {
+
+constexpr std::int64_t kSidecarRetryMs = 1000;
+// The sidecar's share of the ranges that are missing: the newest. It is a small file.
+constexpr const char* kLostSql =
+    "SELECT tp, from_offset, to_offset, kind, why FROM _ws_lost ORDER BY found_ms DESC LIMIT 1000";
+
+}  // namespace
 
 // --- going on ----------------------------------------------------------------------------------
 
@@ -194,6 +202,10 @@ Result<Sidecar> Recovery::sidecar_now() {
            [&](Statement& r) { s.facts.emplace_back(r.bytes(0), r.bytes(1)); }));
   WS_TRY(rows("SELECT name, value FROM _ws_counters",
               [&](Statement& r) { s.counters.emplace_back(r.bytes(0), r.integer(1)); }));
+  WS_TRY(rows(kLostSql, [&](Statement& r) {
+    s.lost.push_back({TpId(static_cast<std::int32_t>(r.integer(0))), r.integer(1), r.integer(2),
+                      std::string(r.bytes(3)), std::string(r.bytes(4))});
+  }));
   return s;
 }
 
@@ -201,34 +213,47 @@ void Recovery::keep_sidecar(bool changed) {
   Engine& e = engine_;
   const std::int64_t now = e.clock_.steady_ms();
   stale_ = stale_ || changed;
-  if (ended_) return;
+  if (ended_ || (!changed && now < retry_ms_)) return;
   if (!stale_ && e.positions_.next_seq - written_seq_ < limits::kSidecarRecords / 2 &&
       now - written_ms_ < limits::kSidecarMs) {
     return;
   }
-  auto made = sidecar_now();
-  if (!made) {  // half of it would be worse than the last one
-    e.logger_.repeated(LogLevel::error, "sidecar", made.error().text());
-    return;
+  sidecar_status_ = write_sidecar_now(now);
+  stale_ = !sidecar_status_;
+  retry_ms_ = stale_ ? now + kSidecarRetryMs : 0;
+  if (stale_) e.logger_.repeated(LogLevel::error, "sidecar", sidecar_status_.error().text());
+}
+
+Status Recovery::write_sidecar_now(std::int64_t now) {
+  Engine& e = engine_;
+  WS_ASSIGN(Sidecar s, sidecar_now());       // half of it would be worse than the last one
+  if (s.next_seq < written_seq_) return {};  // never backwards
+  std::string same = dump_sidecar(s);
+  if (same != written_) {
+    s.written_ms = e.clock_.wall_ms();
+    if (serial_ == 0) {  // the first of this run: it follows whatever is there
+      if (const auto last = read_sidecar(e.options_.path)) serial_ = last->serial;
+    }
+    s.serial = serial_ + 1;
+    // What cannot be read back (a name that is garbage) is no better than none.
+    WS_ASSIGN([[maybe_unused]] const Sidecar back, parse_sidecar(dump_sidecar(s)));
+    WS_TRY(write_sidecar(e.options_.path, s));
+    ++serial_;
+    written_ = std::move(same);
   }
-  Sidecar& s = *made;
-  if (s.next_seq < written_seq_) return;  // never backwards
   written_seq_ = s.next_seq, written_ms_ = now;
-  const std::string same = dump_sidecar(s);
-  stale_ = false;
-  if (same == written_) return;
-  s.written_ms = e.clock_.wall_ms();
-  // What cannot be read back (a name that is garbage) is no better than none.
-  if (auto back = parse_sidecar(dump_sidecar(s)); !back) {
-    e.logger_.repeated(LogLevel::error, "sidecar", back.error().text());
-    return;
-  }
-  if (auto kept = write_file_synced(sidecar_path(e.options_.path), dump_sidecar(s)); !kept) {
-    stale_ = true;  // tried again with the next commit
-    e.logger_.repeated(LogLevel::error, "sidecar", kept.error().text());
-    return;
-  }
-  written_ = same;
+  return {};
+}
+
+Status Recovery::check_sidecar() {
+  constexpr std::int64_t kMost =
+      limits::kResumeGap - 2 * static_cast<std::int64_t>(limits::kOpsPerCommitMax);
+  if (ended_ || engine_.positions_.next_seq - written_seq_ < kMost) return {};
+  keep_sidecar(false);
+  if (sidecar_status_) return {};
+  Error e = sidecar_status_.error();
+  e.what = cat("no more readings are taken until the sidecar can be written: ", e.what);
+  return tl::unexpected<Error>(std::move(e));
 }
 
 }  // namespace wayside

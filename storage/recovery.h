@@ -27,8 +27,11 @@ class Recovery {
   [[nodiscard]] Status note_start();
   void note_end();
   void keep_note();  // of the WAL's salt, when another program has begun it anew
-  // Writes the sidecar when it is due; `changed`: topics are. Failing is told, and stops nothing.
+  // Writes the sidecar when it is due; `changed`: topics are. Failing is told, and tried again.
   void keep_sidecar(bool changed);
+  // Before an append: an error when the sidecar is so far behind that one more might give an offset
+  // which a lost log would give again.
+  [[nodiscard]] Status check_sidecar();
   void end_sidecar() { ended_ = true; }  // what is in memory is not sure any more
 
   // --- salvage; see storage/salvager.h ---
@@ -44,8 +47,10 @@ class Recovery {
   [[nodiscard]] Status give_up_salvage();
   // Files for which there was no room, or no way, are looked into once more.
   [[nodiscard]] Status retry_salvage();
-  // Every range that is named by now has its record in gateway.events.
-  [[nodiscard]] Status note_told();
+  // Those that there was no room for, now that there seems to be some.
+  [[nodiscard]] Status retry_with_room();
+  // The first `ranges` that were not told have their record in gateway.events.
+  [[nodiscard]] Status note_told(std::int64_t ranges);
   // Deletes a file that has been salvaged whole; false: there is none.
   [[nodiscard]] bool give_up_damaged_file();
   [[nodiscard]] std::int64_t salvaged() const { return salvaged_; }
@@ -55,6 +60,9 @@ class Recovery {
     std::int64_t from = 0, to = 0;
     bool skipped = false;
     std::string why;
+  };
+  struct Oldest {  // of the segments that are there
+    std::int64_t segment = 0, first_seq = 0;
   };
   struct Bucket {
     engine_state::SegmentStats stats;
@@ -69,19 +77,23 @@ class Recovery {
   [[nodiscard]] Status start_at_next(std::size_t chain);
   [[nodiscard]] Status drop_strays();
   [[nodiscard]] Status load_missing();
+  [[nodiscard]] Status look_again(std::string_view states);
+  [[nodiscard]] std::string beside_the_database(std::string_view file) const;
   [[nodiscard]] Result<Bucket*> bucket_of(ChainId chain, std::int64_t seq);
   [[nodiscard]] Status close_bucket(ChainId chain, std::int64_t segment, Bucket& bucket,
                                     std::map<TpId, std::int64_t>& starts);
   [[nodiscard]] bool is_found(TpId tp, std::int64_t offset) const;
-  [[nodiscard]] Status add_one(const StoredRecord& r, Bucket& bucket);
   [[nodiscard]] Status name_lost(TpId tp, const std::vector<Range>& ranges);
   [[nodiscard]] engine_state::Chain* chain_at(ChainId id);
   [[nodiscard]] Result<Sidecar> sidecar_now();
+  [[nodiscard]] Status write_sidecar_now(std::int64_t now);
   [[nodiscard]] Status note_salt();
 
   Engine& engine_;
   std::int64_t written_seq_ = 0, written_ms_ = 0;  // of the last sidecar; steady
+  std::int64_t serial_ = 0, retry_ms_ = 0;
   std::string written_;
+  Status sidecar_status_;
   bool stale_ = false, ended_ = false;
   bool strangers_ = false;  // a file has records of partitions that are not known
   std::int64_t noted_ = 0;  // salt of the WAL
@@ -91,7 +103,7 @@ class Recovery {
   std::int64_t before_seq_ = 0, before_source_ = 0, bucket_rows_ = 0, salvaged_ = 0;
   std::map<TpId, std::vector<Range>> missing_;                  // to be looked for
   std::map<TpId, std::map<std::int64_t, std::int64_t>> found_;  // from, to
-  std::map<ChainId, std::int64_t> first_segment_;               // theirs come before it
+  std::map<ChainId, Oldest> oldest_;                            // what is salvaged comes before it
   std::map<std::pair<ChainId, std::int64_t>, Bucket> buckets_;  // by segment
 };
 

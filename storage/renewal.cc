@@ -17,9 +17,11 @@ namespace {
 // Builds the fresh database: what can be read of the small tables, and what the sidecar knows.
 class Renewal {
  public:
-  Renewal(const std::string& path, const std::string& damaged, const std::string& why,
-          const std::optional<Sidecar>& sidecar, const Clock& clock, Logger& logger)
-      : path_(path),
+  Renewal(const EngineOptions& options, const std::string& path, const std::string& damaged,
+          const std::string& why, const std::optional<Sidecar>& sidecar, const Clock& clock,
+          Logger& logger)
+      : options_(options),
+        path_(path),
         damaged_(damaged),
         why_(why),
         sidecar_(sidecar),
@@ -42,7 +44,9 @@ class Renewal {
     for (const char* table :
          {"_ws_sources", "_ws_consumer_offsets", "_ws_sessions", "_ws_qos2", "_ws_sealed",
           "_ws_counters", "_ws_quarantine_settled", "_ws_lost", "_ws_damaged", "_ws_epochs"}) {
-      if (!copy(table)) logger_.warning(cat(table, " cannot be read whole; the sidecar fills in"));
+      if (copy(table)) continue;
+      logger_.warning(cat(table, " cannot be read whole; the sidecar fills in"));
+      if (std::string_view(table) == "_ws_lost") lost_whole_ = false;
     }
     WS_TRY(copy_meta());
     if (sidecar_) WS_TRY(add_sidecar());
@@ -116,16 +120,18 @@ class Renewal {
       chain.bind(1, c.id.value).bind(2, c.retention_ms).bind(3, c.retention_bytes);
       WS_TRY(chain.bind(4, c.segment_rows).run());
     }
-    WS_ASSIGN(
-        Statement topic,
-        db_.prepare("INSERT INTO _ws_topics(topic_id, uuid, name, chain, retention_ms,"
-                    " retention_bytes, columns, created_ms) VALUES(?1,?2,?3,?4,?5,?6,?7,?8)"));
+    WS_ASSIGN(Statement topic,
+              db_.prepare("INSERT INTO _ws_topics(topic_id, uuid, name, chain, retention_ms,"
+                          " retention_bytes, columns, created_ms, learnt_columns)"
+                          " VALUES(?1,?2,?3,?4,?5,?6,?7,?8,?9)"));
     WS_ASSIGN(Statement partition,
               db_.prepare("INSERT INTO _ws_partitions(tp, topic_id, partition) VALUES(?1,?2,?3)"));
     for (const Topic& t : sidecar_->topics) {
       const std::string columns = t.columns ? json_array(*t.columns) : "";
+      const std::string learnt = json_array(t.learnt_columns);
       topic.bind(1, t.id.value).bind_text(2, t.uuid).bind_text(3, t.name).bind(4, t.chain.value);
       topic.bind(5, t.retention_ms).bind(6, t.retention_bytes).bind(8, clock_.wall_ms());
+      topic.bind_text(9, learnt);
       if (t.columns) {
         topic.bind_text(7, columns);
       } else {
@@ -242,12 +248,26 @@ class Renewal {
     for (const auto& [name, value] : sidecar_->counters) {
       WS_TRY(count.bind_text(1, name).bind(2, value).run());
     }
+    if (!lost_whole_) WS_TRY(add_sidecars_lost());
     WS_ASSIGN(const std::int64_t epochs,
               db_.number("SELECT ifnull(max(epoch), 0) FROM _ws_epochs"));
     if (epochs >= sidecar_->identity.epoch) return {};
     return db_.exec(cat(
         "INSERT INTO _ws_epochs(epoch, started_ms, clock_trusted, next_seq) VALUES(",
         sidecar_->identity.epoch, ", ", sidecar_->written_ms, ", 0, ", sidecar_->next_seq, ")"));
+  }
+
+  // Offsets that were left out stay so: what was never given is not looked for, nor called lost.
+  Status add_sidecars_lost() {
+    WS_ASSIGN(Statement s,
+              db_.prepare("INSERT INTO _ws_lost SELECT ?1,?2,?3,?4,?5,?6,1 WHERE NOT EXISTS (SELECT"
+                          " 1 FROM _ws_lost WHERE tp=?1 AND from_offset < ?3 AND to_offset > ?2)"));
+    for (const Sidecar::Lost& l : sidecar_->lost) {
+      if (l.kind == "salvaging" || l.from >= l.to) continue;
+      s.bind(1, l.tp.value).bind(2, l.from).bind(3, l.to).bind_text(4, l.kind).bind_text(5, l.why);
+      WS_TRY(s.bind(6, sidecar_->written_ms).run());
+    }
+    return {};
   }
 
   // Without a sidecar the records themselves say how far it had come. Slow, and right.
@@ -260,7 +280,11 @@ class Renewal {
       end = std::max(end, r.offset.value + 1);
       return {};
     };
-    if (auto scanned = scan_records(damaged_, each); !scanned) {
+    const auto progress = [&](std::int64_t) -> Status {
+      if (options_.still_opening) options_.still_opening();
+      return {};
+    };
+    if (auto scanned = scan_records(damaged_, each, progress); !scanned) {
       logger_.warning(scanned.error().text());
     }
     return {};
@@ -400,6 +424,7 @@ class Renewal {
     return s.bind(6, now).run();
   }
 
+  const EngineOptions& options_;
   const std::string path_, damaged_;
   std::string why_, file_;
   std::optional<Sidecar> sidecar_;
@@ -407,7 +432,7 @@ class Renewal {
   Logger& logger_;
   Database db_;
   std::optional<Database> old_;
-  bool catalog_whole_ = false;
+  bool catalog_whole_ = false, lost_whole_ = true;
   std::int64_t next_seq_ = 0;
   std::map<std::int64_t, std::int64_t> known_end_;  // by tp
   std::map<std::int64_t, std::int64_t> segment_;    // by chain, the newest known
@@ -415,10 +440,11 @@ class Renewal {
 
 }  // namespace
 
-Status build_fresh_database(const std::string& path, const std::string& damaged,
-                            const std::string& why, const std::optional<Sidecar>& sidecar,
-                            const Clock& clock, Logger& logger) {
-  return Renewal(path, damaged, why, sidecar, clock, logger).run();
+Status build_fresh_database(const EngineOptions& options, const std::string& path,
+                            const std::string& damaged, const std::string& why,
+                            const std::optional<Sidecar>& sidecar, const Clock& clock,
+                            Logger& logger) {
+  return Renewal(options, path, damaged, why, sidecar, clock, logger).run();
 }
 
 }  // namespace wayside

@@ -37,6 +37,15 @@ std::optional<std::int64_t> noted_salt(const std::string& path) {
   return salt && *salt >= 0 ? std::optional(*salt) : std::nullopt;
 }
 
+// What stands where a file of ours belongs, and is none (a directory, say), is renamed.
+Status clear_the_way(const std::string& path, Logger& logger) {
+  if (!file_exists(path) || is_regular_file(path)) return {};
+  std::string aside;
+  for (int n = 1; aside.empty() || file_exists(aside); ++n) aside = cat(path, ".odd-", n);
+  logger.warning(cat(path, " is no file; it is set aside as ", aside));
+  return rename_file(path, aside);
+}
+
 }  // namespace
 
 bool is_damage(const Error& error) {
@@ -64,6 +73,10 @@ std::vector<std::string> damaged_files(const std::string& database) {
 Result<FilesFound> look_at_files(const EngineOptions& options, Logger& logger) {
   FilesFound found;
   const std::string& path = options.path;
+  for (const char* tail : {"-wal", "-shm", "-journal", ".new", ".new-wal", ".new-shm",
+                           ".new-journal", ".sidecar", ".sidecar.new"}) {
+    WS_TRY(clear_the_way(path + tail, logger));
+  }
   auto sidecar = read_sidecar(path);
   if (sidecar) {
     found.sidecar = std::move(*sidecar);
@@ -88,7 +101,7 @@ Result<FilesFound> look_at_files(const EngineOptions& options, Logger& logger) {
     return found;
   }
   const std::string wal_path = path + "-wal";
-  const WalLook wal = look_at_wal(wal_path);
+  const WalLook wal = look_at_wal(wal_path, options.still_opening);
   const auto more = read_head(path, kApplicationIdAt + 4);
   if (found.sidecar && wal.commits == 0 && more && more->size() == kApplicationIdAt + 4 &&
       more->substr(kApplicationIdAt) != "WAYS") {
@@ -149,7 +162,7 @@ Status renew_database(const EngineOptions& options, const std::string& why,
                      ", and a fresh one takes readings; what can be read comes back from it"));
   }
   const std::string fresh = path + ".new";
-  WS_TRY(build_fresh_database(fresh, damaged, why, sidecar, clock, logger));
+  WS_TRY(build_fresh_database(options, fresh, damaged, why, sidecar, clock, logger));
   return rename_file(fresh, path);
 }
 

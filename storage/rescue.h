@@ -33,8 +33,8 @@ struct FilesFound {
                                     Logger& logger);
 
 // Its second half: `path` goes on beyond what `damaged` (empty: there is none) and sidecar know.
-[[nodiscard]] Status build_fresh_database(const std::string& path, const std::string& damaged,
-                                          const std::string& why,
+[[nodiscard]] Status build_fresh_database(const EngineOptions& options, const std::string& path,
+                                          const std::string& damaged, const std::string& why,
                                           const std::optional<Sidecar>& sidecar, const Clock& clock,
                                           Logger& logger);
 

@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <set>
 
+#include "base/file.h"
 #include "base/limits.h"
 #include "base/text.h"
 #include "storage/recovery.h"
@@ -90,9 +91,13 @@ Status Recovery::begin_salvage(std::int64_t all_bytes) {
   const auto chains = static_cast<std::int64_t>(std::max<std::size_t>(e.chains_.size(), 1));
   const std::int64_t segments =
       std::clamp<std::int64_t>(limits::kSegmentsMax / 2 / chains, 1, limits::kSalvageSegmentsMax);
-  first_segment_.clear();
-  for (const auto& c : e.chains_) {
-    first_segment_[c.id] = c.closed.empty() ? c.segment : c.closed.front().segment;
+  oldest_.clear();
+  WS_ASSIGN(Statement s, e.db_.prepare("SELECT chain, min(segment), min(first_seq) FROM"
+                                       " _ws_segments GROUP BY chain"));
+  for (;;) {
+    WS_ASSIGN(const bool row, s.step());
+    if (!row) break;
+    oldest_[ChainId(static_cast<std::int32_t>(s.integer(0)))] = {s.integer(1), s.integer(2)};
   }
   bucket_rows_ = std::max(e.options_.segment_rows, all_bytes / kBytesOfARecordLeast / segments + 1);
   return load_missing();
@@ -100,7 +105,7 @@ Status Recovery::begin_salvage(std::int64_t all_bytes) {
 
 Result<Recovery::Bucket*> Recovery::bucket_of(ChainId chain, std::int64_t seq) {
   Engine& e = engine_;
-  const std::int64_t oldest = first_segment_[chain];
+  const std::int64_t oldest = oldest_[chain].segment;
   const std::int64_t back =
       std::min((before_seq_ - 1 - seq) / bucket_rows_, limits::kSalvageSegmentsMax - 1);
   const std::int64_t segment = std::max<std::int64_t>(oldest - 1 - back, 1);
@@ -108,10 +113,7 @@ Result<Recovery::Bucket*> Recovery::bucket_of(ChainId chain, std::int64_t seq) {
   if (fresh) {
     auto prepared = [&]() -> Status {
       WS_TRY(e.db_.exec(create_segment_sql(chain, segment)));
-      WS_ASSIGN(it->second.insert,
-                e.db_.prepare(cat("INSERT OR IGNORE INTO ", segment_table(chain, segment),
-                                  " VALUES(?1,?2,?3,?4,?5,?6,?7,?8,?9,?10,?11)"),
-                              true));
+      WS_ASSIGN(it->second.insert, prepare_insert(e.db_, chain, segment, true));
       return {};
     }();
     if (!prepared) {
@@ -154,18 +156,23 @@ Status Recovery::add_salvaged(std::span<const StoredRecord> records) {
       // Of a partition that nobody knows any more: then the file is not done with.
       if (tp >= e.chain_of_.size() || e.chain_of_[tp] == Engine::kNoChain) strangers_ = true;
       const auto missing = missing_.find(r.tp);
-      if (missing == missing_.end() || r.seq.value >= before_seq_ || tp >= e.chain_of_.size() ||
+      if (missing == missing_.end() || tp >= e.chain_of_.size() ||
           e.chain_of_[tp] == Engine::kNoChain || is_found(r.tp, r.offset.value) ||
           added.contains({r.tp, r.offset.value})) {
         continue;
       }
+      const ChainId chain = e.chains_[e.chain_of_[tp]].id;
+      // Segments are in the order of seq: one that was salvaged before is not added to.
+      if (r.seq.value >= oldest_[chain].first_seq) continue;
       const bool wanted =
           std::any_of(missing->second.begin(), missing->second.end(), [&](const Range& range) {
             return r.offset.value >= range.from && r.offset.value < range.to;
           });
       if (!wanted) continue;
-      WS_ASSIGN(Bucket* const bucket, bucket_of(e.chains_[e.chain_of_[tp]].id, r.seq.value));
-      WS_TRY(add_one(r, *bucket));
+      WS_ASSIGN(Bucket* const bucket, bucket_of(chain, r.seq.value));
+      bind_record(bucket->insert, r.seq, r.tp, r.offset, r.append_ms, r.record,
+                  r.source < before_source_ ? r.source : 0, r.crc);
+      WS_TRY(bucket->insert.run());
       if (e.db_.changes() > 0) added[{r.tp, r.offset.value}] = {&r, bucket};
     }
     return {};
@@ -190,25 +197,6 @@ Status Recovery::add_salvaged(std::span<const StoredRecord> records) {
   salvaged_ += static_cast<std::int64_t>(added.size());
   salvaged_of_[file_] += static_cast<std::int64_t>(added.size());
   return {};
-}
-
-Status Recovery::add_one(const StoredRecord& r, Bucket& bucket) {
-  Statement& s = bucket.insert;
-  s.bind(1, r.seq.value).bind(2, r.tp.value).bind(3, r.offset.value);
-  s.bind(4, r.record.timestamp_ms).bind(5, r.append_ms);
-  s.bind_bytes(6, r.record.key).bind_bytes(7, r.record.value);
-  if (r.record.headers.empty()) {
-    s.bind_null(8);
-  } else {
-    s.bind_blob(8, r.record.headers);
-  }
-  s.bind(9, r.record.attributes);
-  if (r.source > 0 && r.source < before_source_) {
-    s.bind(10, r.source);
-  } else {
-    s.bind_null(10);
-  }
-  return s.bind(11, r.crc).run();
 }
 
 Status Recovery::finish_salvage(bool whole) {
@@ -250,8 +238,9 @@ Status Recovery::finish_salvage(bool whole) {
     engine_state::Chain* const chain = chain_at(it->first.first);
     if (chain == nullptr) continue;
     const Bucket& b = it->second;
-    chain->closed.insert(chain->closed.begin(), {it->first.second, b.stats.bytes,
-                                                 b.stats.max_append_ms, b.clock_trusted, false});
+    chain->closed.insert(chain->closed.begin(),
+                         {it->first.second, b.stats.bytes, b.stats.max_append_ms, b.stats.rows,
+                          b.clock_trusted, false});
   }
   buckets_.clear();
   found_.clear();
@@ -319,28 +308,56 @@ Status Recovery::give_up_salvage() {
 }
 
 Status Recovery::retry_salvage() {
+  return look_again("'no room', 'failed'");
+}
+
+Status Recovery::look_again(std::string_view states) {
   return engine_.transaction([&]() -> Status {
-    WS_TRY(
-        engine_.db_.exec("UPDATE _ws_lost SET kind='salvaging', told=0 WHERE kind='lost' AND why IN"
-                         " (SELECT why FROM _ws_damaged WHERE state IN ('no room', 'failed'))"));
+    WS_TRY(engine_.db_.exec(
+        cat("UPDATE _ws_lost SET kind='salvaging', told=0 WHERE kind='lost' AND why IN"
+            " (SELECT why FROM _ws_damaged WHERE state IN (",
+            states, "))")));
     return engine_.db_.exec(
-        "UPDATE _ws_damaged SET state='waiting' WHERE state IN ('no room',"
-        " 'failed')");
+        cat("UPDATE _ws_damaged SET state='waiting' WHERE state IN (", states, ")"));
   });
 }
 
-Status Recovery::note_told() {
+Status Recovery::retry_with_room() {
+  Engine& e = engine_;
+  std::int64_t bytes = 0;
+  {
+    WS_ASSIGN(Statement s, e.db_.prepare("SELECT file FROM _ws_damaged WHERE state='no room'"));
+    for (;;) {
+      WS_ASSIGN(const bool row, s.step());
+      if (!row) break;
+      const std::string file = beside_the_database(s.bytes(0));
+      bytes += file_size(file) + file_size(file + "-wal");
+    }
+  }
+  if (bytes == 0 || e.space_->room_bytes() < bytes) return {};
+  e.logger_.info("there is room again: what was left of the damaged files is looked for");
+  return look_again("'no room'");
+}
+
+Status Recovery::note_told(std::int64_t ranges) {
   return engine_.transaction([&] {
-    return engine_.db_.exec("UPDATE _ws_lost SET told=1 WHERE told=0 AND kind<>'salvaging'");
+    return engine_.db_.exec(
+        cat("UPDATE _ws_lost SET told=1 WHERE (tp, from_offset) IN (SELECT tp, from_offset FROM"
+            " _ws_lost WHERE told=0 AND kind<>'salvaging' ORDER BY tp, from_offset LIMIT ",
+            ranges, ")"));
   });
+}
+
+std::string Recovery::beside_the_database(std::string_view file) const {
+  const std::string& path = engine_.options_.path;
+  return cat(path.substr(0, path.rfind('/') + 1), file);
 }
 
 bool Recovery::give_up_damaged_file() {
   Engine& e = engine_;
   auto s = e.db_.prepare("SELECT file FROM _ws_damaged WHERE state='salvaged'");
   for (auto row = s ? s->step() : Result<bool>(false); row && *row; row = s->step()) {
-    const std::string path =
-        cat(e.options_.path.substr(0, e.options_.path.rfind('/') + 1), s->bytes(0));
+    const std::string path = beside_the_database(s->bytes(0));
     ::unlink((path + "-wal").c_str());
     ::unlink((path + "-shm").c_str());
     if (::unlink(path.c_str()) != 0) continue;

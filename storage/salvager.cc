@@ -19,6 +19,18 @@ constexpr std::size_t kSliceBytes = 256 * 1024;
 constexpr int kTriesMost = 5;
 // Of so many records one is looked at to find out how many of the newest there is room for.
 constexpr std::int64_t kSampleEvery = 64;
+constexpr std::size_t kSampleMost = 1 << 16;
+constexpr std::int64_t kToldAtOnce = 500;  // events of one batch
+
+Status stopped(const std::stop_token& stop) {
+  if (!stop.stop_requested()) return {};
+  return fail(ErrorCode::unavailable, "the gateway stops");
+}
+
+// About what a record takes in the database.
+std::int64_t stored_bytes(const Record& record) {
+  return record.payload_bytes() * 4 / 3 + 100;
+}
 
 }  // namespace
 
@@ -41,15 +53,9 @@ Salvager::Progress Salvager::progress() const {
   return progress_;
 }
 
-Status Salvager::on_writer(Log::Work work) {
-  auto done = std::make_shared<std::promise<Status>>();
-  std::future<Status> result = done->get_future();
-  log_.change(std::move(work), [done](const Status& status) { done->set_value(status); });
-  return result.get();
-}
-
 void Salvager::run(std::stop_token stop) {
   const auto all = [&]() -> Status {
+    WS_TRY(log_.change_and_wait([](Engine& e) { return e.recovery().retry_with_room(); }));
     WS_ASSIGN(LogReader reader, LogReader::open(log_.path()));
     WS_ASSIGN(const auto files, reader.damaged());
     std::vector<std::string> waiting;  // the newest first: what it has is the later word
@@ -57,7 +63,10 @@ void Salvager::run(std::stop_token stop) {
       if (f->state == "waiting") waiting.push_back(f->file);
     }
     if (!waiting.empty()) WS_TRY(salvage(waiting, stop));
-    return stop.stop_requested() ? Status{} : tell();
+    for (bool more = true; more && !stop.stop_requested();) {
+      WS_ASSIGN(more, tell());
+    }
+    return {};
   };
   // Readers wait for it: so it is tried again, and given up only when that does not help.
   for (int tries = 1;; ++tries) {
@@ -66,28 +75,34 @@ void Salvager::run(std::stop_token stop) {
     logger_.error(cat("salvaging failed: ", result_.error().text()));
     log_.report_damage(result_.error());
     if (tries == kTriesMost) {
-      (void)on_writer([](Engine& e) { return e.recovery().give_up_salvage(); });
+      (void)log_.change_and_wait([](Engine& e) { return e.recovery().give_up_salvage(); });
       break;
     }
     MutexLock lock(mutex_);
-    wake_.wait_for(mutex_, stop, std::chrono::seconds(1 << tries), [] { return false; });
+    // A moment, 1, 4, 16 s.
+    const auto pause = std::chrono::milliseconds(250) * (1 << 2 * (tries - 1));
+    wake_.wait_for(mutex_, stop, pause, [] { return false; });
   }
   const MutexLock lock(mutex_);
   progress_.file.clear();
 }
 
-Status Salvager::tell() {
+Result<bool> Salvager::tell() {
   WS_ASSIGN(LogReader reader, LogReader::open(log_.path()));
   WS_ASSIGN(const Catalog catalog, reader.catalog());
   std::vector<std::pair<std::string, std::string>> events;  // key, value
+  std::int64_t ranges = 0;
   {
     WS_ASSIGN(Statement s,
               reader.database().prepare("SELECT tp, from_offset, to_offset, kind, why FROM _ws_lost"
-                                        " WHERE told=0 AND kind<>'salvaging'"));
+                                        " WHERE told=0 AND kind<>'salvaging'"
+                                        " ORDER BY tp, from_offset LIMIT ?1"));
+    s.bind(1, kToldAtOnce);
     for (;;) {
       WS_ASSIGN(const bool row, s.step());
       if (!row) break;
       const TpId tp(static_cast<std::int32_t>(s.integer(0)));
+      ++ranges;
       const Topic* topic = catalog.find(tp);
       if (topic == nullptr) continue;
       std::string value = cat("{\"event\":\"", s.bytes(3), "\",\"topic\":\"", topic->name,
@@ -97,10 +112,17 @@ Status Salvager::tell() {
       events.emplace_back(topic->name, value + "}");
     }
   }
-  if (events.empty()) return {};
+  const auto note = [&] {
+    return log_.change_and_wait([=](Engine& e) { return e.recovery().note_told(ranges); });
+  };
+  if (ranges == 0) return false;
+  if (events.empty()) {  // of deleted topics, all of them
+    WS_TRY(note());
+    return ranges == kToldAtOnce;
+  }
   const TopicSpec spec{kEventsTopic, 1, kForever, kUnbounded, {}};
   if (log_.catalog()->find(kEventsTopic) == nullptr) {
-    WS_TRY(on_writer([&](Engine& e) -> Status {
+    WS_TRY(log_.change_and_wait([&](Engine& e) -> Status {
       WS_ASSIGN([[maybe_unused]] const auto warnings, e.ensure_topics({&spec, 1}));
       return {};
     }));
@@ -120,101 +142,128 @@ Status Salvager::tell() {
   batch.done = [done](Batch&, const Status& status) { done->set_value(status); };
   log_.submit(std::move(batch));
   WS_TRY(result.get());
-  return on_writer([](Engine& e) { return e.recovery().note_told(); });
+  WS_TRY(note());
+  return ranges == kToldAtOnce;
 }
 
 Status Salvager::salvage(const std::vector<std::string>& files, std::stop_token stop) {
-  const std::string directory = log_.path().substr(0, log_.path().rfind('/') + 1);
-  std::int64_t bytes = 0, room = 0;
-  std::string names;
+  Attempt attempt;
   for (const std::string& f : files) {
-    bytes += file_size(directory + f) + file_size(directory + f + "-wal");
-    names += cat(names.empty() ? "" : ", ", f);
+    attempt.files.push_back({f, log_.path().substr(0, log_.path().rfind('/') + 1) + f});
+    attempt.bytes +=
+        file_size(attempt.files.back().path) + file_size(attempt.files.back().path + "-wal");
+    attempt.names += cat(attempt.names.empty() ? "" : ", ", f);
   }
+  for (std::int64_t room = INT64_MAX;;) {
+    WS_TRY(log_.change_and_wait([&](Engine& e) -> Status {
+      WS_TRY(e.recovery().begin_salvage(attempt.bytes));  // what a try before had brought is gone
+      room = std::min(room, e.space().room_bytes());
+      return {};
+    }));
+    WS_TRY(attempt_within(attempt, room, stop));
+    if (!attempt.full) break;
+    // Of all there is room for, the newest: less is tried, so that nothing is missing among them.
+    std::int64_t left = 0;
+    WS_TRY(log_.change_and_wait([&](Engine& e) -> Status {
+      left = e.space().room_bytes();
+      return {};
+    }));
+    if (left > attempt.bytes) return fail(ErrorCode::no_space, "the disk was full for a while");
+    room = std::min(room, attempt.taken_bytes) / 4 * 3;
+  }
+  const bool whole = attempt.from_seq == 0;
+  std::int64_t salvaged = 0;
+  WS_TRY(log_.change_and_wait([&](Engine& e) {
+    Status s = e.recovery().finish_salvage(whole);
+    salvaged = e.recovery().salvaged();
+    return s;
+  }));
+  logger_.warning(cat(
+      salvaged, " records were salvaged from ", attempt.names,
+      whole ? "" : "; there was no room for the older ones",
+      attempt.unreadable > 0 ? cat("; the disk does not give ", attempt.unreadable, " pages") : "",
+      "; 'wayside verify' names what is lost"));
+  return {};
+}
+
+// From which record on there is room for all.
+std::int64_t Salvager::newest_within(const Attempt& attempt, std::int64_t room,
+                                     std::stop_token stop) {
+  if (attempt.bytes <= room) return 0;
+  std::vector<std::pair<std::int64_t, std::int64_t>> sample;  // seq, bytes
+  std::int64_t n = 0, every = kSampleEvery;
+  const auto look = [&](StoredRecord&& r) -> Status {
+    if (n++ % every == 0) sample.emplace_back(r.seq.value, stored_bytes(r.record));
+    if (sample.size() == kSampleMost) {  // every other one goes: it stays even, and small
+      for (std::size_t i = 0; i < kSampleMost / 2; ++i) sample[i] = sample[2 * i];
+      sample.resize(kSampleMost / 2);
+      every *= 2;
+    }
+    return stopped(stop);
+  };
+  for (const auto& f : attempt.files) {
+    (void)scan_records(f.path, look, [&](std::int64_t) { return stopped(stop); });
+  }
+  std::sort(sample.begin(), sample.end());
+  std::int64_t taken = 0;
+  for (auto s = sample.rbegin(); s != sample.rend(); ++s) {
+    taken += s->second * every;
+    if (taken > room - room / 8) return s->first + 1;
+  }
+  return 0;
+}
+
+Status Salvager::attempt_within(Attempt& attempt, std::int64_t room, std::stop_token stop) {
   {
     const MutexLock lock(mutex_);
-    progress_ = {names, 0, 0};
+    progress_ = {attempt.names, 0, 0};
   }
-  WS_TRY(on_writer([&](Engine& e) {
-    room = e.space().room_bytes();
-    return e.recovery().begin_salvage(bytes);
-  }));
-  const auto stopped = [&]() -> Status {
-    if (!stop.stop_requested()) return {};
-    return fail(ErrorCode::unavailable, "the gateway stops");
-  };
-  // With too little room for all, the newest are worth the most.
-  std::int64_t from_seq = 0;
-  if (bytes > room) {
-    std::vector<std::pair<std::int64_t, std::int64_t>> sample;
-    std::int64_t n = 0;
-    const auto look = [&](StoredRecord&& r) -> Status {
-      if (n++ % kSampleEvery == 0) {
-        sample.emplace_back(r.seq.value, r.record.payload_bytes() * 4 / 3 + 100);
-      }
-      return stopped();
-    };
-    for (const std::string& f : files) {
-      (void)scan_records(directory + f, look, [&](std::int64_t) { return stopped(); });
-    }
-    WS_TRY(stopped());
-    std::sort(sample.begin(), sample.end());
-    std::int64_t taken = 0;
-    for (auto s = sample.rbegin(); s != sample.rend() && from_seq == 0; ++s) {
-      taken += s->second * kSampleEvery;
-      if (taken > room - room / 8) from_seq = s->first;
-    }
-  }
+  attempt.from_seq = newest_within(attempt, room, stop);
+  attempt.full = false;
+  attempt.taken_bytes = attempt.unreadable = 0;
+  WS_TRY(stopped(stop));
   std::vector<StoredRecord> slice;
   std::size_t slice_bytes = 0;
-  bool full = false;
-  std::int64_t salvaged = 0, done_bytes = 0, before_bytes = 0, unreadable = 0;
+  std::int64_t done_bytes = 0, before_bytes = 0;
   const auto flush = [&]() -> Status {
-    Status added = on_writer([&](Engine& e) {
+    std::int64_t salvaged = 0;
+    Status added = log_.change_and_wait([&](Engine& e) {
       Status s = e.recovery().add_salvaged(slice);
       salvaged = e.recovery().salvaged();
       return s;
     });
     slice.clear();
     slice_bytes = 0;
-    full = full || (!added && added.error().code == ErrorCode::no_space);
+    attempt.full = !added && added.error().code == ErrorCode::no_space;
     const MutexLock lock(mutex_);
     progress_.records = salvaged;
-    progress_.percent = static_cast<int>(done_bytes * 100 / std::max<std::int64_t>(bytes, 1));
+    progress_.percent =
+        static_cast<int>(done_bytes * 100 / std::max<std::int64_t>(attempt.bytes, 1));
     return added;
   };
   const auto take = [&](StoredRecord&& r) -> Status {
-    if (r.seq.value < from_seq) return {};
+    if (r.seq.value < attempt.from_seq) return {};
+    attempt.taken_bytes += stored_bytes(r.record);
     slice_bytes += static_cast<std::size_t>(r.record.payload_bytes());
     slice.push_back(std::move(r));
     if (slice.size() < kSliceRecords && slice_bytes < kSliceBytes) return {};
-    WS_TRY(stopped());
+    WS_TRY(stopped(stop));
     return flush();
   };
-  for (const std::string& f : files) {
-    WS_TRY(on_writer([&](Engine& e) { return e.recovery().use_file(f); }));
-    if (!file_exists(directory + f)) continue;  // somebody took it away
-    const auto scanned = scan_records(directory + f, take, [&](std::int64_t at) {
+  for (const auto& f : attempt.files) {
+    WS_TRY(log_.change_and_wait([&](Engine& e) { return e.recovery().use_file(f.name); }));
+    if (!file_exists(f.path)) continue;  // somebody took it away
+    const auto scanned = scan_records(f.path, take, [&](std::int64_t at) {
       done_bytes = before_bytes + at;
-      return stopped();
+      return stopped(stop);
     });
     Status last = scanned ? Status{} : Status(tl::unexpected<Error>(scanned.error()));
     if (last && !slice.empty()) last = flush();
-    if (!last && !full) return last;
-    if (scanned) unreadable += scanned->unreadable_pages;
-    before_bytes += file_size(directory + f) + file_size(directory + f + "-wal");
+    if (attempt.full) return {};
+    WS_TRY(std::move(last));
+    attempt.unreadable += scanned->unreadable_pages;
+    before_bytes += file_size(f.path) + file_size(f.path + "-wal");
   }
-  const bool whole = !full && from_seq == 0;
-  WS_TRY(on_writer([&](Engine& e) {
-    Status s = e.recovery().finish_salvage(whole);
-    salvaged = e.recovery().salvaged();
-    return s;
-  }));
-  logger_.warning(
-      cat(salvaged, " records were salvaged from ", names,
-          whole ? "" : "; there was no room for the older ones",
-          unreadable > 0 ? cat("; the disk does not give ", unreadable, " pages") : std::string(),
-          "; 'wayside verify' names what is lost"));
   return {};
 }
 

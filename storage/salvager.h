@@ -35,11 +35,23 @@ class Salvager {
 
  private:
   void run(std::stop_token stop);
+  // One pass over all files that wait, and what came of it.
+  struct Attempt {
+    struct File {
+      std::string name, path;
+    };
+    std::vector<File> files;
+    std::string names;
+    std::int64_t bytes = 0, from_seq = 0, taken_bytes = 0, unreadable = 0;
+    bool full = false;
+  };
   [[nodiscard]] Status salvage(const std::vector<std::string>& files, std::stop_token stop);
-  // A record in the topic gateway.events for each range that is named as missing.
-  [[nodiscard]] Status tell();
-  // Work on the writer, awaited.
-  [[nodiscard]] Status on_writer(Log::Work work);
+  [[nodiscard]] Status attempt_within(Attempt& attempt, std::int64_t room, std::stop_token stop);
+  [[nodiscard]] static std::int64_t newest_within(const Attempt& attempt, std::int64_t room,
+                                                  std::stop_token stop);
+  // A record in the topic gateway.events for each range that is named as missing; true: perhaps
+  // there are more.
+  [[nodiscard]] Result<bool> tell();
 
   Log& log_;
   Logger& logger_;

@@ -5,6 +5,9 @@
 namespace wayside {
 namespace {
 
+// A version further ahead than this is no newer program's: it is damage.
+constexpr std::int64_t kPlausibleVersions = 1000;
+
 // Times are int64 milliseconds since 1970 UTC. `seq` counts records in arrival order over the
 // whole log. Names of tables that are not a person's begin with _ws_.
 constexpr const char* kSchemaV1 = R"sql(
@@ -213,6 +216,9 @@ Status check_schema(Database& db) {
     return fail(ErrorCode::refused, "wayside.db is not a database of Wayside",
                 "check data_dir; this file was made by another program and is left untouched");
   }
+  if (version < 1 || version > kSchemaVersion + kPlausibleVersions) {
+    return fail(ErrorCode::corrupt, cat("wayside.db says that it has format ", version));
+  }
   if (version > kSchemaVersion) {
     return fail(
         ErrorCode::too_new,
@@ -263,6 +269,32 @@ std::string create_segment_sql(ChainId chain, std::int64_t segment) {
 
 std::string chain_view(ChainId chain) {
   return cat("_ws_chain_", chain.value);
+}
+
+Result<Statement> prepare_insert(Database& db, ChainId chain, std::int64_t segment,
+                                 bool or_ignore) {
+  return db.prepare(
+      cat(or_ignore ? "INSERT OR IGNORE INTO " : "INSERT INTO ", segment_table(chain, segment),
+          " VALUES(?1,?2,?3,?4,?5,?6,?7,?8,?9,?10,?11)"),
+      true);
+}
+
+void bind_record(Statement& insert, Seq seq, TpId tp, Offset offset, std::int64_t append_ms,
+                 const Record& record, std::int64_t source, std::uint32_t crc) {
+  insert.bind(1, seq.value).bind(2, tp.value).bind(3, offset.value).bind(4, record.timestamp_ms);
+  insert.bind(5, append_ms).bind_bytes(6, record.key).bind_bytes(7, record.value);
+  if (record.headers.empty()) {
+    insert.bind_null(8);
+  } else {
+    insert.bind_blob(8, record.headers);
+  }
+  insert.bind(9, record.attributes);
+  if (source > 0) {
+    insert.bind(10, source);
+  } else {
+    insert.bind_null(10);
+  }
+  insert.bind(11, crc);
 }
 
 }  // namespace wayside

@@ -11,6 +11,7 @@
 
 #include "base/clock.h"
 #include "base/ids.h"
+#include "storage/record.h"
 #include "storage/sqlite.h"
 
 namespace wayside {
@@ -39,5 +40,11 @@ struct Identity {
 [[nodiscard]] std::string segment_table(ChainId chain, std::int64_t segment);
 [[nodiscard]] std::string create_segment_sql(ChainId chain, std::int64_t segment);
 [[nodiscard]] std::string chain_view(ChainId chain);
+// The statement that adds a record to a segment, and its parameters; `source`: 0: none.
+// `or_ignore`: a seq that is taken is no error.
+[[nodiscard]] Result<Statement> prepare_insert(Database& db, ChainId chain, std::int64_t segment,
+                                               bool or_ignore = false);
+void bind_record(Statement& insert, Seq seq, TpId tp, Offset offset, std::int64_t append_ms,
+                 const Record& record, std::int64_t source, std::uint32_t crc);
 
 }  // namespace wayside

@@ -89,13 +89,11 @@ Status Engine::roll(std::size_t place) {
   WS_TRY(transaction([&]() -> Status {
     WS_TRY(close_segment(place, positions_.next_seq - 1));
     WS_TRY(open_segment(chain.id, next));
-    WS_ASSIGN(insert, db_.prepare(cat("INSERT INTO ", segment_table(chain.id, next),
-                                      " VALUES(?1,?2,?3,?4,?5,?6,?7,?8,?9,?10,?11)"),
-                                  true));
+    WS_ASSIGN(insert, prepare_insert(db_, chain.id, next));
     return {};
   }));
   chain.closed.push_back(
-      {chain.segment, stats.bytes, stats.max_append_ms, chain.clock_trusted, false});
+      {chain.segment, stats.bytes, stats.max_append_ms, stats.rows, chain.clock_trusted, false});
   chain.segment = next;
   chain.opened_ms = append_ms_;
   chain.clock_trusted = trusted;
@@ -191,7 +189,9 @@ Result<bool> Engine::step(std::string_view what, const Result<bool>& result) {
 Result<bool> Engine::build_one_index() {
   for (Chain& chain : chains_) {
     for (auto& segment : chain.closed) {
-      if (segment.indexed) continue;
+      // While an index is built nothing is acknowledged. Where that would take long, finding one
+      // record by its offset may.
+      if (segment.indexed || segment.rows > limits::kIndexedRowsMost) continue;
       WS_TRY(transaction([&]() -> Status {
         WS_TRY(db_.exec(cat("CREATE INDEX _ws_ix_", chain.id.value, "_", segment.segment, " ON ",
                             segment_table(chain.id, segment.segment), "(tp, \"offset\")")));

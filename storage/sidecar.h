@@ -1,7 +1,8 @@
 // The sidecar: a small file beside the database that says how far the log has come, for when the
-// database cannot. Written whole, synced and renamed, at each roll, at each change of the topics,
-// and before either a minute or kSidecarRecords records have passed since the last one; so offsets
-// that a lost log had given are below `next_offset` + limits::kResumeGap.
+// database cannot. Written and synced at each roll, at each change of the topics, and before either
+// a minute or kSidecarRecords records have passed since the last one; so offsets that a lost log
+// had given are below `next_offset` + limits::kResumeGap. It has two slots, written in turn and in
+// place: one is always whole, and a full disk does not keep it from being written.
 // Format: docs/FORMAT.md, "The sidecar". Thread: the writer's.
 #pragma once
 
@@ -26,7 +27,13 @@ struct Sidecar {
   struct Marks {
     std::int64_t log_start = 0, next_offset = 0;
   };
+  struct Lost {  // a range that is named as missing, see _ws_lost
+    TpId tp;
+    std::int64_t from = 0, to = 0;
+    std::string kind, why;
+  };
   Identity identity;
+  std::int64_t serial = 0;  // the higher one is the newer
   std::int64_t written_ms = 0, next_seq = 0;
   std::vector<Chain> chains;
   std::vector<Topic> topics;
@@ -34,13 +41,16 @@ struct Sidecar {
   std::vector<CommitOffset> offsets;
   std::vector<std::pair<std::string, std::string>> facts;
   std::vector<std::pair<std::string, std::int64_t>> counters;
+  std::vector<Lost> lost;
 };
 
 [[nodiscard]] std::string sidecar_path(const std::string& database);
-// One line: CRC-32C of the rest as eight hexadecimal digits, a space, JSON.
+// One line: CRC-32C of the JSON as eight hexadecimal digits, a space, JSON; spaces may fill it up.
 [[nodiscard]] std::string dump_sidecar(const Sidecar& s);
 [[nodiscard]] Result<Sidecar> parse_sidecar(std::string_view line);
-// not_found: there is none; corrupt: it is torn.
+// The newer one that is whole. not_found: there is none; corrupt: both slots are torn.
 [[nodiscard]] Result<Sidecar> read_sidecar(const std::string& database);
+// Over the older one, synced; where that fails or does not fit, as a new file.
+[[nodiscard]] Status write_sidecar(const std::string& database, const Sidecar& s);
 
 }  // namespace wayside

@@ -2,7 +2,7 @@
 """kill -9 at named points of the write path, by strace: at the n-th write to the WAL (mid-batch),
 at its sync (after the write, before the commit has returned), at the n-th acknowledgement (after
 the commit, before the ack), at a write and a sync of the database (checkpoint, roll, drop, views),
-and at the sync and the rename of the sidecar. What was acknowledged is there, the log is sound."""
+and at each step of a write of the sidecar. What was acknowledged is there, the log is sound."""
 
 import os
 import shutil
@@ -21,8 +21,10 @@ POINTS = [
     ("after the commit, before the ack", "sendmsg,sendto", None, 40),
     ("checkpoint: a page", "pwrite64", "wayside.db", 200),
     ("checkpoint: the sync", "fdatasync", "wayside.db", 4),
-    ("sidecar: its sync", "fsync", "wayside.db.sidecar.new", 1),
-    ("sidecar: its rename", "rename", None, 1),
+    ("sidecar: a half of it", "pwrite64", "wayside.db.sidecar", 1),
+    ("sidecar: its sync", "fdatasync", "wayside.db.sidecar", 1),
+    ("sidecar, anew: its sync", "fsync", "wayside.db.sidecar.new", 1),
+    ("sidecar, anew: its rename", "rename", None, 1),
 ]
 # Segments roll every 100 rows and are dropped beyond 100 KB: rolls, indexes, views and drops happen
 # all the time.
@@ -83,6 +85,8 @@ class KillPoints(unittest.TestCase):
                                               stderr=subprocess.PIPE, text=True)
                     wait_for(lambda: self.traced(gateway), "strace attaches")
                     before = len(acked)
+                    if "anew" in name:
+                        os.unlink(os.path.join(gateway.data_dir, "wayside.db.sidecar"))
                     if name.startswith("sidecar"):  # a change of the topics writes it
                         gateway.cli("topics", "create", f"t{kills}")
                     self.publish_until_it_dies(gateway, f"{name}-{again}", acked)

@@ -1,0 +1,166 @@
+// The sidecar: two slots in turn, the bound on how far it may be behind, what it knows; and what
+// stands in the way of a start.
+#include "tests/storage/recovery_fixture.h"
+
+namespace wayside::test {
+namespace {
+
+class SidecarTest : public RecoveryTest {
+ protected:
+  // Many records at once, of which nothing is remembered.
+  Status append_many(Engine& engine, int n) {
+    const TpId tp = engine.catalog().find("a")->partitions[0].tp;
+    Batch batch;
+    for (int i = 0; i < n; ++i) batch.ops.emplace_back(reading(tp, "k", "v"));
+    WS_TRY(commit(engine, batch));
+    return engine.roll_full_segments();
+  }
+};
+
+TEST_F(SidecarTest, IsWrittenInPlaceAndInTurn) {
+  Sidecar s;
+  s.identity = {"g", "u", 1};
+  std::uint64_t inode = 0;
+  for (s.serial = 1; s.serial < 6; ++s.serial) {
+    s.next_seq = 100 * s.serial;
+    const std::string before = s.serial > 1 ? must(read_file(sidecar_path(options.path))) : "";
+    must(write_sidecar(options.path, s));
+    EXPECT_EQ(must(read_sidecar(options.path)).next_seq, s.next_seq);
+    if (s.serial == 1) {
+      inode = file_inode(sidecar_path(options.path));
+      continue;
+    }
+    // One half is what it was, and alone says what was said before.
+    const std::string after = must(read_file(sidecar_path(options.path)));
+    ASSERT_EQ(after.size(), before.size());
+    const std::size_t half = after.size() / 2, kept = s.serial % 2 == 0 ? half : 0;
+    EXPECT_EQ(after.substr(kept, half), before.substr(kept, half));
+    EXPECT_EQ(must(parse_sidecar(after.substr(kept, half))).next_seq, s.next_seq - 100);
+    EXPECT_EQ(file_inode(sidecar_path(options.path)), inode);
+  }
+  s.facts.emplace_back("bridge.x", std::string(50'000, 'x'));  // does not fit any more
+  must(write_sidecar(options.path, s));
+  EXPECT_EQ(must(read_sidecar(options.path)).facts.size(), 1U);
+}
+
+TEST_F(SidecarTest, ATornSlotLeavesTheOther) {
+  auto engine = open();
+  append(*engine, 300);
+  engine.reset();
+  const std::string path = sidecar_path(options.path);
+  const std::int64_t half = file_size(path) / 2, serial = must(read_sidecar(options.path)).serial;
+  overwrite(path, half * (serial % 2) + 100, 200, '\0');
+  EXPECT_EQ(must(read_sidecar(options.path)).serial, serial - 1);
+  go_on();
+  EXPECT_EQ(examine(), 0);
+}
+
+TEST_F(SidecarTest, NoReadingIsTakenWhenItIsTooFarBehind) {
+  options.segment_rows = 1'000'000;
+  auto engine = open();
+  const std::string path = sidecar_path(options.path);
+  fs::remove(path);
+  fs::create_directories(path + "/in the way");
+  Status status;
+  int taken = 0;
+  for (; status && taken < 300'000; taken += status ? 10'000 : 0) {
+    clock.advance(2000);
+    status = append_many(*engine, 10'000);
+  }
+  ASSERT_FALSE(status);
+  EXPECT_LE(taken, limits::kResumeGap);
+  EXPECT_NE(status.error().what.find("sidecar"), std::string::npos) << status.error().text();
+  fs::remove_all(path);
+  clock.advance(2000);
+  must(append_many(*engine, 10'000));
+  EXPECT_GE(must(read_sidecar(options.path)).next_seq, taken);
+}
+
+TEST_F(SidecarTest, KnowsWhatWasSkippedAndLearnt) {
+  auto engine = open();
+  const TpId tp = engine->catalog().find("b")->partitions[0].tp;
+  Batch batch;
+  for (int i = 0; i < 10; ++i) batch.ops.emplace_back(reading(tp, "k", "{\"speed\":1}"));
+  must(commit(*engine, batch));
+  clock.advance(2000);
+  while (must(engine->maintain())) {
+  }
+  ASSERT_EQ(engine->catalog().find("b")->learnt_columns, std::vector<std::string>{"speed"});
+  append(*engine, 100);
+  engine.reset();
+  fs::remove(options.path);  // all offsets go on, beyond a gap
+  fs::remove(options.path + "-wal");
+  go_on();
+  const auto skipped = [&] {
+    LogReader reader = must(LogReader::open(options.path));
+    return must(
+        reader.number("SELECT sum(to_offset-from_offset) FROM _ws_lost WHERE"
+                      " kind='skipped'"));
+  };
+  const std::int64_t once = skipped();
+  EXPECT_EQ(once, 5 * limits::kResumeGap);
+  engine = open();  // writes the sidecar
+  EXPECT_EQ(engine->catalog().find("b")->learnt_columns, std::vector<std::string>{"speed"});
+  engine.reset();
+  fs::remove(options.path);
+  fs::remove(options.path + "-wal");
+  go_on();
+  EXPECT_EQ(skipped(), 2 * once) << "what was skipped before is not called lost";
+}
+
+TEST_F(SidecarTest, AVersionThatCannotBeIsDamageOneThatCanIsLeftAlone) {
+  auto engine = open();
+  append(*engine, 300);
+  engine.reset();
+  const auto set_version = [&](int version) {
+    Database db = must(Database::open(options.path, OpenMode::read_write_create));
+    must(db.exec("PRAGMA user_version=" + std::to_string(version)));
+  };
+  set_version(kSchemaVersion + 1);
+  const auto refused = Engine::open(options, clock, logger);
+  ASSERT_FALSE(refused);
+  EXPECT_EQ(refused.error().code, ErrorCode::too_new);
+  set_version(0x2A002A);
+  go_on();
+  EXPECT_EQ(examine(), 0);
+}
+
+TEST_F(SidecarTest, WhatIsNoFileIsSetAside) {
+  auto engine = open();
+  append(*engine, 300);
+  engine.reset();
+  for (const char* tail : {"-wal", "-shm", ".new", ".sidecar.new"}) {
+    fs::create_directories(options.path + tail + "/in the way");
+  }
+  fs::remove(sidecar_path(options.path));
+  fs::create_directory(sidecar_path(options.path));
+  go_on();
+  EXPECT_EQ(examine(), 0);
+  EXPECT_TRUE(fs::is_directory(options.path + "-wal.odd-1"));
+}
+
+TEST_F(SidecarTest, AWalThatIsRemovedUnderTheLogLosesNothing) {
+  auto engine = open();
+  append(*engine, 100);
+  fs::remove(options.path + "-wal");
+  append(*engine, 100);
+  kill(std::move(engine));
+  EXPECT_EQ(examine(), 0);
+  EXPECT_TRUE(must(must(LogReader::open(options.path)).missing()).empty());
+}
+
+TEST_F(SidecarTest, ThereWasNoRoomAndThenThereIs) {
+  large_bytes = 200'000;
+  auto engine = open();
+  append(*engine, 3000);
+  engine.reset();
+  overwrite(options.path, 0, 4096, '\0');
+  options.budget_bytes = 1;  // means the least there is, 8 MiB; the file has 13
+  const std::int64_t lost = examine();
+  EXPECT_GT(lost, 0);
+  options.budget_bytes = 0;
+  EXPECT_EQ(examine(), 0) << "the next start looks again";
+}
+
+}  // namespace
+}  // namespace wayside::test
