@@ -168,7 +168,7 @@ void MqttConnection::open_session(const mqtt::Connect& connect) {
 }
 
 void MqttConnection::session_opened(bool ok, const OpenSession& opened) {
-  --hub_.outstanding;
+  hub_.settled();
   opening_session_ = false;
   if (ok) session_id_ = opened.session_id;
   if (state_ != State::open || ended_) {
@@ -285,7 +285,7 @@ void MqttConnection::submit_batch() {
 }
 
 void MqttConnection::committed(bool ok, std::uint64_t ticket, std::size_t bytes) {
-  --hub_.outstanding;
+  hub_.settled();
   pending_bytes_ -= bytes;
   hub_.pending_bytes -= bytes;
   if (state_ == State::closed || failed_) return;

@@ -71,8 +71,9 @@ void MqttHub::put_back(const std::map<std::string, std::int64_t>& taken) {
 }
 
 void MqttHub::consider_commit() {
-  if (!submitted_since_flush || !pace.commit_now(steady_us())) return;
+  if (in_flight > 0 || !submitted_since_flush || !pace.commit_now(steady_us())) return;
   submitted_since_flush = false;
+  in_flight = outstanding;
   sink.flush();
 }
 

@@ -81,6 +81,7 @@ struct MqttHub {
   std::size_t pending_bytes = 0;          // of readings that wait for their commit
   std::size_t outstanding = 0;            // batches that wait for their commit
   bool submitted_since_flush = false;
+  std::size_t in_flight = 0;  // of the outstanding ones, those that a commit was asked for
   bool stopping = false;
 
   struct DelayedWill {
@@ -94,8 +95,14 @@ struct MqttHub {
   void count(const std::string& name, std::int64_t n = 1) { counts[name] += n; }
   [[nodiscard]] std::map<std::string, std::int64_t> take_counts(std::vector<Op>& ops);
   void put_back(const std::map<std::string, std::int64_t>& taken);
-  // Asks for a commit if nobody else is worth waiting for.
+  // Asks for a commit if nobody else is worth waiting for. Not while one is under way: whose
+  // readings are in it will be back, and else two halves of a fleet would take turns for ever.
   void consider_commit();
+  // A batch is committed, or was not.
+  void settled() {
+    --outstanding;
+    in_flight -= in_flight > 0 ? 1 : 0;
+  }
   // Publishes a client's will as a reading; at once, or after its delay.
   void leave_will(const std::string& client_id, const mqtt::Will& will, std::int64_t delay_ms);
   void publish_will(const std::string& client_id, const mqtt::Will& will);

@@ -75,6 +75,44 @@ TEST_F(Pace, OneThatIsGoneIsNotExpected) {
   EXPECT_TRUE(keeper.commit_now(4001));
 }
 
+struct CountingSink : BatchSink {
+  void submit(Batch) override {}
+  void flush() override { ++flushes; }
+  int flushes = 0;
+};
+
+TEST(Hub, TwoHalvesOfAFleetDoNotTakeTurns) {
+  CountingSink sink;
+  const ManualClock clock(0);
+  Logger logger(LogLevel::error);
+  Config config;
+  config.commit.linger_ms = kLinger / 1000;
+  MqttHub hub(config, sink, nullptr, clock, logger);
+  const auto a = std::make_shared<PaceKeeper::Member>();
+  const auto b = std::make_shared<PaceKeeper::Member>();
+  const auto sends = [&](PaceKeeper::Member& m) {
+    hub.pace.reading_came(m, steady_us());
+    ++hub.outstanding;
+    hub.submitted_since_flush = true;
+    hub.consider_commit();
+  };
+  const auto acknowledged = [&](const std::shared_ptr<PaceKeeper::Member>& m) {
+    hub.settled();
+    hub.pace.all_acknowledged(m, steady_us());
+    hub.consider_commit();
+  };
+  for (const auto& m : {a, b}) sends(*m), acknowledged(m);  // hungry from now on
+  sends(*a);
+  EXPECT_EQ(sink.flushes, 1);
+  sends(*b);
+  EXPECT_EQ(sink.flushes, 1) << "a commit is under way";
+  acknowledged(a);
+  EXPECT_EQ(sink.flushes, 1) << "a will be back";
+  sends(*a);
+  EXPECT_EQ(sink.flushes, 2) << "both in one commit";
+  EXPECT_EQ(hub.in_flight, 2U);
+}
+
 TEST(Range, RpksGrammar) {
   using Kind = ReadRange::Kind;
   constexpr std::int64_t now = 1'795'339'391'000;
