@@ -34,7 +34,7 @@ const auto kKeys = std::to_array<Key>({
   {"commit", "linger", duration, "\"100ms\"", false, 0, 10 * kSecond, "",
    "How long a reading may wait for others to share its commit. Fewer commits wear the card less "
    "(about 5.5 device bytes per payload byte at 50 records a commit, 69 at 1). A device that waits "
-   "for each acknowledgement before it sends the next reading is not made to wait.",
+   "for each acknowledgement, and sends the next reading within 100 ms of it, is not made to wait.",
    [](C& c, const V& v) { c.commit.linger_ms = v.number; }},
   {"commit", "records", integer, "200", false, 1, 20'000, "",
    "So many readings waiting are committed at once, while the next ones are read: what a few fast "
@@ -72,7 +72,8 @@ const auto kKeys = std::to_array<Key>({
    "the log grows no further, and the oldest segments make room for new readings.",
    [](C& c, const V& v) { c.storage.keep_free_bytes = v.number; }},
   {"storage", "segment_rows", integer, "100000", false, 100, 10'000'000, "",
-   "Records after which a segment is closed; retention drops whole segments. Taken by new chains.",
+   "Records after which a segment is closed; retention drops whole segments. Taken by new chains. "
+   "A segment of more than 450,000 gets no index by offset.",
    [](C& c, const V& v) { c.storage.segment_rows = v.number; }},
 
   {"clock", "trust", choice, "\"kernel\"", false, 0, 0, "kernel|always",

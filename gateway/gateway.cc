@@ -253,9 +253,11 @@ int run_gateway(const std::string& config_path, const SinkWrapper& wrap) {
     } else {
       logger.repeated(LogLevel::error, "alive", why);
     }
-    if (const std::string damage = g.damage(); !damage.empty()) {
+    const std::string damage = g.damage(), anew_for = g.opened_anew_for();
+    if (!damage.empty() || !anew_for.empty()) {
       // What a start does with a damaged log, without leaving: on the same ports, within a second.
-      logger.error(cat("the log is damaged: ", damage, "; it is opened anew"));
+      logger.error(damage.empty() ? cat(anew_for, "; the log is opened anew")
+                                  : cat("the log is damaged: ", damage, "; it is opened anew"));
       if (++reopened > kReopenedMost) {
         logger.error("that was too often: the disk seems to fail; leaving it to the next start");
         return kExitFailed;

@@ -53,6 +53,7 @@ class Gateway {
   void reload(std::function<void(Result<std::vector<std::string>>)> done);
   // Why the log must be opened anew, by a new Gateway whose options say so; empty: it is sound.
   [[nodiscard]] std::string damage() const { return log_->damage(); }
+  [[nodiscard]] std::string opened_anew_for() const { return log_->opened_anew_for(); }
   [[nodiscard]] const Plan& plan() const { return plan_; }
   [[nodiscard]] std::uint16_t mqtt_port() const { return listener_->port(); }
   [[nodiscard]] std::uint16_t http_port() const { return http_ ? http_->port() : 0; }

@@ -58,9 +58,7 @@ void Service::feed_watchdog(std::int64_t steady_ms) {
 void Service::still_starting(std::int64_t steady_ms) {
   if (steady_ms - fed_ms_ < kStillStartingEveryMs) return;
   fed_ms_ = steady_ms;
-  notify(
-      "EXTEND_TIMEOUT_USEC=120000000\nWATCHDOG=1\n"
-      "STATUS=reading what is left of a damaged log; this takes as long as the disk");
+  notify("EXTEND_TIMEOUT_USEC=120000000\nWATCHDOG=1");
 }
 
 std::int64_t Service::start_delay_ms() {

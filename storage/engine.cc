@@ -168,33 +168,21 @@ Status Engine::prepare_statements() {
 }
 
 // Somebody removed the WAL (a script that cleans up). What it has is only in the file that this
-// connection still holds: that goes into the database first, then a new connection makes a new WAL.
-Status Engine::keep_wal() {
+// connection still holds: that goes into the database, and whoever owns this opens it anew.
+Status Engine::check_wal() {
   const std::string wal = options_.path + "-wal";
-  if (!options_.vfs.empty() || (begin_.valid() && file_inode(wal) == inodes_.wal)) return {};
-  if (begin_.valid()) {
-    // The new one begins with a number of its own, which is not the one that is noted.
+  if (!options_.vfs.empty() || file_inode(wal) == inodes_.wal) return {};
+  if (!inodes_.must_open_anew) {
+    // The next one begins with a number of its own, which is not the one that is noted.
     WS_TRY(db_.exec("UPDATE _ws_epochs SET wal_salt=NULL WHERE wal_salt IS NOT NULL"));
     WS_ASSIGN(const std::int64_t busy, db_.number("PRAGMA wal_checkpoint(TRUNCATE)"));
     if (busy != 0) {
-      return fail(ErrorCode::busy, cat(wal, " was removed, and another program reads the database"),
-                  "end the other program");
+      return fail(ErrorCode::io, cat(wal, " was removed, and another program reads the database"),
+                  "end the other program; until then nothing is acknowledged");
     }
-    logger_.error(cat(wal, " was removed under the gateway; what it had is in the database"));
+    inodes_.must_open_anew = true;
   }
-  for (Statement* s : {&begin_, &commit_, &rollback_, &find_source_, &add_source_, &add_qos2_,
-                       &remove_qos2_, &commit_offset_, &count_}) {
-    *s = Statement();
-  }
-  for (Chain& c : chains_) c.insert = Statement();
-  db_ = Database();
-  WS_TRY(connect());
-  for (Chain& c : chains_) {
-    WS_ASSIGN(c.insert, prepare_insert(db_, c.id, c.segment));
-  }
-  WS_TRY(prepare_statements());
-  inodes_.wal = file_inode(wal);
-  return {};
+  return fail(ErrorCode::io, cat(wal, " was removed under the gateway; what it had is safe"));
 }
 
 Status Engine::load() {
@@ -371,7 +359,7 @@ Status Engine::begin() {
     return fail(ErrorCode::io, cat(options_.path, " was removed or replaced under the gateway"),
                 "stop the gateway; put the file back, or let it make a new log at its next start");
   }
-  WS_TRY(keep_wal());
+  WS_TRY(check_wal());
   WS_TRY(recovery_->check_sidecar());
   trusted_ = clock_.trusted();
   for (std::size_t i = 0; i < chains_.size(); ++i) {

@@ -50,6 +50,8 @@ class Engine {
   // One bounded step of what can wait. True: there is more to do at once.
   [[nodiscard]] Result<bool> maintain();
 
+  // Nothing is lost or damaged, but nothing more can be written this way.
+  [[nodiscard]] bool must_open_anew() const { return inodes_.must_open_anew; }
   [[nodiscard]] Recovery& recovery() { return *recovery_; }
   [[nodiscard]] Space& space() { return *space_; }
   [[nodiscard]] const Catalog& catalog() const { return catalog_; }
@@ -73,7 +75,7 @@ class Engine {
   [[nodiscard]] Status load();
   [[nodiscard]] Status refresh();
   [[nodiscard]] Status as_it_was();
-  [[nodiscard]] Status keep_wal();
+  [[nodiscard]] Status check_wal();
   [[nodiscard]] Status load_chain(Chain& chain, SegmentStats& stats);
   [[nodiscard]] Status prepare_statements();
   // Runs `work` between BEGIN IMMEDIATE and COMMIT; rolls back when either fails.
@@ -96,7 +98,6 @@ class Engine {
   [[nodiscard]] Status apply(Count& op);
   [[nodiscard]] Status resolve(const std::shared_ptr<Source>& source);
   [[nodiscard]] Status end_session(std::int64_t session_id);
-
   [[nodiscard]] Status check_partitions(const TopicSpec& spec) const;
   [[nodiscard]] Status create_topic(const TopicSpec& spec);
   [[nodiscard]] Status alter_topic(const Topic& topic, const TopicSpec& spec,
@@ -104,7 +105,6 @@ class Engine {
   [[nodiscard]] Status fit_retention(ChainId chain);
   [[nodiscard]] Result<ChainId> chain_for(const TopicSpec& spec);
   [[nodiscard]] Status add_partitions(TopicId id, std::int32_t from, std::int32_t to);
-
   [[nodiscard]] Status open_segment(ChainId chain, std::int64_t segment);
   [[nodiscard]] Status close_segment(std::size_t chain, std::int64_t last_seq);
   [[nodiscard]] Status roll(std::size_t chain);

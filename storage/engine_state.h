@@ -21,6 +21,7 @@ struct SegmentStats {
 // Of the files that were opened.
 struct Inodes {
   std::uint64_t database = 0, wal = 0;
+  bool must_open_anew = false;  // the WAL is gone, and all it had is in the database
 };
 struct ClosedSegment {
   std::int64_t segment = 0, bytes = 0, max_append_ms = 0, rows = 0;

@@ -138,7 +138,7 @@ void Log::run_changes() {
       changes_.pop_front();
     }
     const Status status = change.work(*engine_);
-    if (!status) report_damage(status.error());
+    if (!status) report_damage(status.error()), note_reopening(status.error());
     auto catalog = std::make_shared<const Catalog>(engine_->catalog());
     {
       const MutexLock lock(mutex_);
@@ -158,6 +158,17 @@ void Log::report_damage(const Error& error) {
   if (error.code != ErrorCode::corrupt || !said) return;
   const MutexLock lock(mutex_);
   if (damage_.empty()) damage_ = error.what;
+}
+
+std::string Log::opened_anew_for() const {
+  const MutexLock lock(mutex_);
+  return open_anew_;
+}
+
+void Log::note_reopening(const Error& error) {
+  if (!engine_->must_open_anew()) return;
+  const MutexLock lock(mutex_);
+  open_anew_ = error.what;
 }
 
 std::string Log::damage() const {
@@ -255,6 +266,7 @@ bool Log::maintain() {
   const auto more = engine_->maintain();
   if (more) return *more;
   report_damage(more.error());
+  note_reopening(more.error());
   logger_.repeated(LogLevel::error, "maintain", more.error().text());
   return false;
 }

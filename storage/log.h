@@ -76,6 +76,8 @@ class Log final : public BatchSink {
   // anew with this as EngineOptions::damage; until then nothing is acknowledged. Thread: any.
   void report_damage(const Error& error);
   [[nodiscard]] std::string damage() const;
+  // Not empty: the log is sound, but must be opened anew, and nothing is acknowledged until then.
+  [[nodiscard]] std::string opened_anew_for() const;
   // The program stops: a write lock that somebody else holds is no longer waited out. Thread: any.
   void give_up_waiting() { give_up_waiting_ = true; }
   // Waits until more than `seen` commits have been made, the time is over or a stop is asked for.
@@ -92,6 +94,7 @@ class Log final : public BatchSink {
   void commit_group(std::vector<Batch>& group, std::stop_token stop);
   [[nodiscard]] Status try_commit(std::vector<Batch>& group, std::stop_token stop);
   bool maintain();
+  void note_reopening(const Error& error);
   void run_changes();
   [[nodiscard]] bool due(std::chrono::steady_clock::time_point now) const REQUIRES_LOCK(mutex_);
 
@@ -116,7 +119,7 @@ class Log final : public BatchSink {
   std::deque<Change> changes_ GUARDED_BY(mutex_);
   std::uint64_t submitted_ GUARDED_BY(mutex_) = 0, taken_ GUARDED_BY(mutex_) = 0;  // batches
   std::shared_ptr<const Catalog> catalog_ GUARDED_BY(mutex_);
-  std::string damage_ GUARDED_BY(mutex_);
+  std::string damage_ GUARDED_BY(mutex_), open_anew_ GUARDED_BY(mutex_);
   WriterStats stats_ GUARDED_BY(mutex_);
 
   std::jthread writer_;  // last: starts after, and stops before, all it uses

@@ -45,10 +45,14 @@ Result<LogReader> LogReader::open(const std::string& path) {
 }
 
 LogReader::LogReader(Database db, const std::string& path)
-    : db_(std::move(db)), path_(path), inode_(file_inode(path)) {}
+    : db_(std::move(db)),
+      path_(path),
+      inode_(file_inode(path)),
+      wal_inode_(file_inode(path + "-wal")) {}
 
 bool LogReader::is_replaced() const {
-  return file_inode(path_) != inode_;
+  return file_inode(path_) != inode_ ||
+         (wal_inode_ != 0 && file_inode(path_ + "-wal") != wal_inode_);
 }
 
 Result<Catalog> LogReader::catalog() {

@@ -63,7 +63,7 @@ class LogReader {
   [[nodiscard]] Result<std::vector<DamagedFile>> damaged();
   // Whether older records of these partitions may still come back: who reads in order waits.
   [[nodiscard]] Result<bool> is_salvaging(std::span<const TpId> tps);
-  // Whether the file has been replaced since it was opened: then a new reader is needed.
+  // Whether a file has been replaced since it was opened: then a new reader is needed.
   [[nodiscard]] bool is_replaced() const;
 
   [[nodiscard]] Result<std::vector<GroupPosition>> positions(const std::string& group);  // "": all
@@ -126,7 +126,7 @@ class LogReader {
 
   Database db_;
   std::string path_;
-  std::uint64_t inode_ = 0;
+  std::uint64_t inode_ = 0, wal_inode_ = 0;
   // Next offsets found by scanning the open segment, and how far it was scanned.
   std::unordered_map<TpId, std::int64_t> next_offset_;
   std::unordered_map<ChainId, std::int64_t> scanned_through_;

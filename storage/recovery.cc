@@ -13,9 +13,11 @@ namespace wayside {
 namespace {
 
 constexpr std::int64_t kSidecarRetryMs = 1000;
-// The sidecar's share of the ranges that are missing: the newest. It is a small file.
+// The sidecar's share of the ranges that are missing: the newest that were left out. It is a small
+// file; and what is called lost is better looked for once more.
 constexpr const char* kLostSql =
-    "SELECT tp, from_offset, to_offset, kind, why FROM _ws_lost ORDER BY found_ms DESC LIMIT 1000";
+    "SELECT tp, from_offset, to_offset, kind, why FROM _ws_lost WHERE kind='skipped'"
+    " ORDER BY found_ms DESC LIMIT 1000";
 
 }  // namespace
 
@@ -28,6 +30,7 @@ Result<std::string> Recovery::resume(const FilesFound& found) {
   const bool ours = found.sidecar && found.sidecar->identity.log_uuid == identity.log_uuid;
   if (ours) {
     const Sidecar& s = *found.sidecar;
+    written_seq_ = std::min(s.next_seq, e.positions_.next_seq);
     behind = s.next_seq > e.positions_.next_seq || s.identity.epoch > identity.epoch;
     for (const Topic& t : s.topics) {
       for (const Partition& p : t.partitions) {
@@ -246,14 +249,16 @@ Status Recovery::write_sidecar_now(std::int64_t now) {
 }
 
 Status Recovery::check_sidecar() {
-  constexpr std::int64_t kMost =
-      limits::kResumeGap - 2 * static_cast<std::int64_t>(limits::kOpsPerCommitMax);
-  if (ended_ || engine_.positions_.next_seq - written_seq_ < kMost) return {};
+  // One more commit, however large, stays within the gap.
+  if (engine_.positions_.next_seq - written_seq_ < limits::kResumeGap / 2) return {};
+  if (ended_) return fail(ErrorCode::io, "the sidecar cannot be written", "restart the gateway");
   keep_sidecar(false);
   if (sidecar_status_) return {};
-  Error e = sidecar_status_.error();
-  e.what = cat("no more readings are taken until the sidecar can be written: ", e.what);
-  return tl::unexpected<Error>(std::move(e));
+  // Not "no space": dropping records would not help.
+  return fail(ErrorCode::io,
+              cat("no more readings are taken until the sidecar can be written: ",
+                  sidecar_status_.error().what),
+              sidecar_status_.error().hint);
 }
 
 }  // namespace wayside

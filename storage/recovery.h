@@ -47,7 +47,7 @@ class Recovery {
   [[nodiscard]] Status give_up_salvage();
   // Files for which there was no room, or no way, are looked into once more.
   [[nodiscard]] Status retry_salvage();
-  // Those that there was no room for, now that there seems to be some.
+  // The same, when there seems to be room for all of them.
   [[nodiscard]] Status retry_with_room();
   // The first `ranges` that were not told have their record in gateway.events.
   [[nodiscard]] Status note_told(std::int64_t ranges);
@@ -77,7 +77,6 @@ class Recovery {
   [[nodiscard]] Status start_at_next(std::size_t chain);
   [[nodiscard]] Status drop_strays();
   [[nodiscard]] Status load_missing();
-  [[nodiscard]] Status look_again(std::string_view states);
   [[nodiscard]] std::string beside_the_database(std::string_view file) const;
   [[nodiscard]] Result<Bucket*> bucket_of(ChainId chain, std::int64_t seq);
   [[nodiscard]] Status close_bucket(ChainId chain, std::int64_t segment, Bucket& bucket,
@@ -100,7 +99,7 @@ class Recovery {
 
   std::string file_;
   std::map<std::string, std::int64_t> salvaged_of_;  // by file
-  std::int64_t before_seq_ = 0, before_source_ = 0, bucket_rows_ = 0, salvaged_ = 0;
+  std::int64_t before_source_ = 0, bucket_rows_ = 0, salvaged_ = 0;
   std::map<TpId, std::vector<Range>> missing_;                  // to be looked for
   std::map<TpId, std::map<std::int64_t, std::int64_t>> found_;  // from, to
   std::map<ChainId, Oldest> oldest_;                            // what is salvaged comes before it

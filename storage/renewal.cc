@@ -263,7 +263,7 @@ class Renewal {
               db_.prepare("INSERT INTO _ws_lost SELECT ?1,?2,?3,?4,?5,?6,1 WHERE NOT EXISTS (SELECT"
                           " 1 FROM _ws_lost WHERE tp=?1 AND from_offset < ?3 AND to_offset > ?2)"));
     for (const Sidecar::Lost& l : sidecar_->lost) {
-      if (l.kind == "salvaging" || l.from >= l.to) continue;
+      if (l.kind != "skipped" || l.from >= l.to) continue;
       s.bind(1, l.tp.value).bind(2, l.from).bind(3, l.to).bind_text(4, l.kind).bind_text(5, l.why);
       WS_TRY(s.bind(6, sidecar_->written_ms).run());
     }

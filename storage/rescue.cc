@@ -38,12 +38,12 @@ std::optional<std::int64_t> noted_salt(const std::string& path) {
 }
 
 // What stands where a file of ours belongs, and is none (a directory, say), is renamed.
-Status clear_the_way(const std::string& path, Logger& logger) {
-  if (!file_exists(path) || is_regular_file(path)) return {};
+void clear_the_way(const std::string& path, Logger& logger) {
+  if (!file_exists(path) || is_regular_file(path)) return;
   std::string aside;
   for (int n = 1; aside.empty() || file_exists(aside); ++n) aside = cat(path, ".odd-", n);
   logger.warning(cat(path, " is no file; it is set aside as ", aside));
-  return rename_file(path, aside);
+  if (auto renamed = rename_file(path, aside); !renamed) logger.error(renamed.error().text());
 }
 
 }  // namespace
@@ -74,8 +74,8 @@ Result<FilesFound> look_at_files(const EngineOptions& options, Logger& logger) {
   FilesFound found;
   const std::string& path = options.path;
   for (const char* tail : {"-wal", "-shm", "-journal", ".new", ".new-wal", ".new-shm",
-                           ".new-journal", ".sidecar", ".sidecar.new"}) {
-    WS_TRY(clear_the_way(path + tail, logger));
+                           ".new-journal", ".sidecar", ".sidecar.new", ".ballast"}) {
+    clear_the_way(path + tail, logger);
   }
   auto sidecar = read_sidecar(path);
   if (sidecar) {

@@ -65,8 +65,7 @@ Status Recovery::load_missing() {
   Engine& e = engine_;
   missing_.clear();
   WS_ASSIGN(Statement s, e.db_.prepare("SELECT tp, from_offset, to_offset, kind, why FROM _ws_lost"
-                                       " WHERE kind='salvaging' OR (kind='skipped' AND why IN"
-                                       " (SELECT why FROM _ws_damaged WHERE state='waiting'))"
+                                       " WHERE kind IN ('salvaging', 'skipped')"
                                        " ORDER BY tp, from_offset"));
   for (;;) {
     WS_ASSIGN(const bool row, s.step());
@@ -85,8 +84,6 @@ Status Recovery::begin_salvage(std::int64_t all_bytes) {
   salvaged_ = 0;
   strangers_ = false;
   WS_TRY(drop_strays());
-  WS_ASSIGN(before_seq_, e.db_.number("SELECT ifnull(max(before_seq), 0) FROM _ws_damaged"
-                                      " WHERE state='waiting'"));
   // All their records fit into so many segments of so many rows, however small they are.
   const auto chains = static_cast<std::int64_t>(std::max<std::size_t>(e.chains_.size(), 1));
   const std::int64_t segments =
@@ -105,10 +102,10 @@ Status Recovery::begin_salvage(std::int64_t all_bytes) {
 
 Result<Recovery::Bucket*> Recovery::bucket_of(ChainId chain, std::int64_t seq) {
   Engine& e = engine_;
-  const std::int64_t oldest = oldest_[chain].segment;
+  const Oldest& oldest = oldest_[chain];
   const std::int64_t back =
-      std::min((before_seq_ - 1 - seq) / bucket_rows_, limits::kSalvageSegmentsMax - 1);
-  const std::int64_t segment = std::max<std::int64_t>(oldest - 1 - back, 1);
+      std::min((oldest.first_seq - 1 - seq) / bucket_rows_, limits::kSalvageSegmentsMax - 1);
+  const std::int64_t segment = std::max<std::int64_t>(oldest.segment - 1 - back, 1);
   const auto [it, fresh] = buckets_.try_emplace({chain, segment});
   if (fresh) {
     auto prepared = [&]() -> Status {
@@ -246,6 +243,7 @@ Status Recovery::finish_salvage(bool whole) {
   found_.clear();
   missing_.clear();
   e.upkeep_.views_stale = true;
+  keep_sidecar(true);
   return {};
 }
 
@@ -308,17 +306,13 @@ Status Recovery::give_up_salvage() {
 }
 
 Status Recovery::retry_salvage() {
-  return look_again("'no room', 'failed'");
-}
-
-Status Recovery::look_again(std::string_view states) {
   return engine_.transaction([&]() -> Status {
-    WS_TRY(engine_.db_.exec(
-        cat("UPDATE _ws_lost SET kind='salvaging', told=0 WHERE kind='lost' AND why IN"
-            " (SELECT why FROM _ws_damaged WHERE state IN (",
-            states, "))")));
+    WS_TRY(
+        engine_.db_.exec("UPDATE _ws_lost SET kind='salvaging', told=0 WHERE kind='lost' AND why IN"
+                         " (SELECT why FROM _ws_damaged WHERE state IN ('no room', 'failed'))"));
     return engine_.db_.exec(
-        cat("UPDATE _ws_damaged SET state='waiting' WHERE state IN (", states, ")"));
+        "UPDATE _ws_damaged SET state='waiting' WHERE state IN ('no room',"
+        " 'failed')");
   });
 }
 
@@ -326,7 +320,8 @@ Status Recovery::retry_with_room() {
   Engine& e = engine_;
   std::int64_t bytes = 0;
   {
-    WS_ASSIGN(Statement s, e.db_.prepare("SELECT file FROM _ws_damaged WHERE state='no room'"));
+    WS_ASSIGN(Statement s, e.db_.prepare("SELECT file FROM _ws_damaged"
+                                         " WHERE state IN ('no room', 'failed')"));
     for (;;) {
       WS_ASSIGN(const bool row, s.step());
       if (!row) break;
@@ -335,8 +330,8 @@ Status Recovery::retry_with_room() {
     }
   }
   if (bytes == 0 || e.space_->room_bytes() < bytes) return {};
-  e.logger_.info("there is room again: what was left of the damaged files is looked for");
-  return look_again("'no room'");
+  e.logger_.info("what was left of the damaged files is looked for once more");
+  return retry_salvage();
 }
 
 Status Recovery::note_told(std::int64_t ranges) {

@@ -19,6 +19,8 @@ constexpr std::size_t kSliceBytes = 256 * 1024;
 constexpr int kTriesMost = 5;
 // Of so many records one is looked at to find out how many of the newest there is room for.
 constexpr std::int64_t kSampleEvery = 64;
+constexpr int kSmallerMost = 5;               // tries with less and less room
+constexpr std::int64_t kRoomLeast = 1 << 20;  // less is none
 constexpr std::size_t kSampleMost = 1 << 16;
 constexpr std::int64_t kToldAtOnce = 500;  // events of one batch
 
@@ -68,19 +70,22 @@ void Salvager::run(std::stop_token stop) {
     }
     return {};
   };
-  // Readers wait for it: so it is tried again, and given up only when that does not help.
-  for (int tries = 1;; ++tries) {
+  // Readers wait for it: so it is tried again, and given up only when that does not help. A lock
+  // or a full disk passes.
+  for (int tries = 1;;) {
     result_ = all();
     if (result_ || stop.stop_requested()) break;
+    const bool passes = result_.error().code == ErrorCode::busy;
     logger_.error(cat("salvaging failed: ", result_.error().text()));
     log_.report_damage(result_.error());
-    if (tries == kTriesMost) {
-      (void)log_.change_and_wait([](Engine& e) { return e.recovery().give_up_salvage(); });
+    if (tries == kTriesMost &&
+        log_.change_and_wait([](Engine& e) { return e.recovery().give_up_salvage(); })) {
       break;
     }
+    if (!passes && tries < kTriesMost) ++tries;
     MutexLock lock(mutex_);
     // A moment, 1, 4, 16 s.
-    const auto pause = std::chrono::milliseconds(250) * (1 << 2 * (tries - 1));
+    const auto pause = std::chrono::milliseconds(250) * (1 << 2 * std::min(tries - 1, 3));
     wake_.wait_for(mutex_, stop, pause, [] { return false; });
   }
   const MutexLock lock(mutex_);
@@ -154,21 +159,26 @@ Status Salvager::salvage(const std::vector<std::string>& files, std::stop_token 
         file_size(attempt.files.back().path) + file_size(attempt.files.back().path + "-wal");
     attempt.names += cat(attempt.names.empty() ? "" : ", ", f);
   }
-  for (std::int64_t room = INT64_MAX;;) {
+  // Of all there is room for the newest. When it was less than it seemed, less is tried, so that
+  // nothing is missing among them; at last nothing.
+  std::int64_t room = INT64_MAX;
+  for (int tries = 1; tries == 1 || attempt.full; ++tries) {
     WS_TRY(log_.change_and_wait([&](Engine& e) -> Status {
       WS_TRY(e.recovery().begin_salvage(attempt.bytes));  // what a try before had brought is gone
       room = std::min(room, e.space().room_bytes());
       return {};
     }));
+    if (tries > kSmallerMost || room < kRoomLeast) room = 0;
     WS_TRY(attempt_within(attempt, room, stop));
     if (!attempt.full) break;
-    // Of all there is room for, the newest: less is tried, so that nothing is missing among them.
     std::int64_t left = 0;
     WS_TRY(log_.change_and_wait([&](Engine& e) -> Status {
       left = e.space().room_bytes();
       return {};
     }));
     if (left > attempt.bytes) return fail(ErrorCode::no_space, "the disk was full for a while");
+    logger_.warning(cat("there is less room than it seemed for what ", attempt.names,
+                        " has; it is tried with less"));
     room = std::min(room, attempt.taken_bytes) / 4 * 3;
   }
   const bool whole = attempt.from_seq == 0;
@@ -190,6 +200,7 @@ Status Salvager::salvage(const std::vector<std::string>& files, std::stop_token 
 std::int64_t Salvager::newest_within(const Attempt& attempt, std::int64_t room,
                                      std::stop_token stop) {
   if (attempt.bytes <= room) return 0;
+  if (room == 0) return INT64_MAX;
   std::vector<std::pair<std::int64_t, std::int64_t>> sample;  // seq, bytes
   std::int64_t n = 0, every = kSampleEvery;
   const auto look = [&](StoredRecord&& r) -> Status {

@@ -155,6 +155,7 @@ Result<bool> Engine::maintain() {
   bool more = false;
   if (now - upkeep_.last_step_ms >= kRetentionEveryMs) {
     upkeep_.last_step_ms = now;
+    WS_TRY(check_wal());
     recovery_->keep_sidecar(false);
     recovery_->keep_note();
     const bool by_time = time_is_steady();

@@ -11,7 +11,7 @@
 namespace wayside {
 namespace {
 
-constexpr std::int64_t kSidecarBytesMost = 64 << 20;
+constexpr std::int64_t kSidecarBytesMost = 256 << 20;
 constexpr std::size_t kSlotStep = 4096;
 
 // ,"name":[…] of what `each` appends for every element, which puts its own commas inside.
@@ -156,7 +156,8 @@ Result<Sidecar> read_sidecar(const std::string& database) {
   const std::string_view all = both;
   auto first = parse_sidecar(all.substr(0, all.size() / 2));
   auto second = parse_sidecar(all.substr(all.size() / 2));
-  return first && (!second || first->serial >= second->serial) ? first : second;
+  if (!first && !second) first = parse_sidecar(all);  // as it was before it had two halves
+  return !second || (first && first->serial >= second->serial) ? first : second;
 }
 
 Status write_sidecar(const std::string& database, const Sidecar& s) {

@@ -1,9 +1,9 @@
 // The sidecar: a small file beside the database that says how far the log has come, for when the
-// database cannot. Written and synced at each roll, at each change of the topics, and before either
-// a minute or kSidecarRecords records have passed since the last one; so offsets that a lost log
-// had given are below `next_offset` + limits::kResumeGap. It has two slots, written in turn and in
-// place: one is always whole, and a full disk does not keep it from being written.
-// Format: docs/FORMAT.md, "The sidecar". Thread: the writer's.
+// database cannot. Written and synced at each start, at each change of the topics, and before
+// either a minute or kSidecarRecords records have passed since the last one; so offsets that a lost
+// log had given are below `next_offset` + limits::kResumeGap. It has two slots, written in turn and
+// in place: one is always whole, and a full disk does not keep it from being written. Format:
+// docs/FORMAT.md, "The sidecar". Thread: the writer's.
 #pragma once
 
 #include <cstdint>

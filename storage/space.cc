@@ -69,7 +69,10 @@ std::int64_t Space::segment_bytes_most() const {
 }
 
 std::int64_t Space::room_bytes() {
-  std::int64_t room = free_bytes() - keep_free_bytes() - 3 * limits::kBallastBytes;
+  // Pages that are not used need none of the disk.
+  const std::int64_t unused =
+      engine_.db_.number("PRAGMA freelist_count").value_or(0) * static_cast<std::int64_t>(kPage);
+  std::int64_t room = free_bytes() + unused - keep_free_bytes() - 3 * limits::kBallastBytes;
   if (page_limit_ != INT64_MAX) {
     room = std::min(room, (page_limit_ - page_limit_ / 4 - used_pages()) * kPage);
   }

@@ -50,6 +50,26 @@ def page_of_segment(gateway, n):
 
 
 class Damage(unittest.TestCase):
+    def test_the_wal_is_removed_under_a_running_gateway(self):
+        """By a script that cleans up, again and again: nothing that was acknowledged is lost."""
+        with Gateway(tail=SMALL) as gateway:
+            acked = []
+            for i in range(3):
+                publish(gateway, [f"before{i}"])
+                os.unlink(gateway.data_dir + "/wayside.db-wal")
+                says = "was removed under the gateway; what it had is safe; the log is opened anew"
+
+                def opened_anew():
+                    return gateway.log().count(says) == i + 1 and \
+                        gateway.log().count("taking readings again") == i + 1
+                wait_for(opened_anew, "the log is opened anew")
+                publish(gateway, [f"after{i}"])
+                acked += [f"before{i}", f"after{i}"]
+            gateway.kill()
+            gateway.start()
+            self.assertEqual(sorted(gateway.values("raw")), sorted(acked))
+            self.assertEqual(gateway.sql("SELECT count(*) FROM _ws_lost"), [(0,)])
+
     def test_between_two_starts(self):
         """The schema's page is overwritten while the gateway is stopped."""
         with Gateway(tail=SMALL) as gateway:

@@ -132,7 +132,9 @@ TEST_F(TimeTest, TheLatestIsTheLastThatArrivedWhateverItsTime) {
   for (const Appended& a : all) last[a.key] = a.append_ms;
   LogReader reader = must(LogReader::open(options.path));
   const Catalog catalog = must(reader.catalog());
-  for (const StoredRecord& r : must(reader.latest(*catalog.find("t"), INT64_MIN))) {
+  const auto found = must(reader.latest(*catalog.find("t"), INT64_MIN));
+  ASSERT_EQ(found.size(), last.size());
+  for (const StoredRecord& r : found) {
     EXPECT_EQ(r.append_ms, last.at(*r.record.key));
   }
 }
