@@ -82,6 +82,10 @@ int subscribe(std::uint16_t port) {
   put_u8(body, 1);
   const std::string request = packet(0x82, body);
   if (::write(fd, request.data(), request.size()) < 0) fail("write");
+  char suback[5];
+  if (::recv(fd, suback, 5, MSG_WAITALL) != 5 || suback[4] != 1) fail("suback");
+  std::puts("subscribed");
+  std::fflush(stdout);
   std::string in, out;
   std::vector<char> buffer(1 << 18);
   for (;;) {
