@@ -80,8 +80,6 @@ inline constexpr std::int64_t kSalvageSegmentsMax = 200;
 inline constexpr std::size_t kOpsPerCommitMax = 20'000;
 // A wall clock that jumps by more than this against the steady one stops retention by time ...
 inline constexpr std::int64_t kClockJumpMs = 5 * 60'000;
-// So far ahead of the newest record at start, the clock is watched first, too.
-inline constexpr std::int64_t kClockAheadMs = 86'400'000;
 // ... until it has run steadily for so long.
 inline constexpr std::int64_t kClockJumpHoldMs = 10 * 60'000;
 // A clock that was believed before it jumped has one of its two times wrong: for as long as it

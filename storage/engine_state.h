@@ -50,7 +50,8 @@ struct Upkeep {
   std::int64_t last_step_ms = INT64_MIN / 2;
   std::int64_t views_not_before_ms = 0, index_not_before_ms = 0;  // after a failure
   std::int64_t anchor_wall_ms = 0, anchor_steady_ms = 0, steady_since_ms = INT64_MIN;
-  std::int64_t hold_ms = limits::kClockJumpHoldMs;  // how long a clock that jumped is watched
+  std::int64_t hold_ms = 0;         // how long a clock that is doubted is watched; 0: it is not
+  std::int64_t noted_hold_ms = -1;  // as the database has it; -1: unknown
   bool was_trusted = false;
 };
 

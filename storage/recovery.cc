@@ -27,7 +27,10 @@ Result<std::string> Recovery::resume(const FilesFound& found) {
   Engine& e = engine_;
   bool behind = false;
   WS_ASSIGN(const Identity identity, read_identity(e.db_));
-  const bool ours = found.sidecar && found.sidecar->identity.log_uuid == identity.log_uuid;
+  // A renewal changes the log's uuid, and keeps the gateway's id: what is put back from before it
+  // is older than the sidecar, too.
+  const bool ours = found.sidecar && (found.sidecar->identity.log_uuid == identity.log_uuid ||
+                                      found.sidecar->identity.gateway_id == identity.gateway_id);
   if (ours) {
     const Sidecar& s = *found.sidecar;
     written_seq_ = std::min(s.next_seq, e.positions_.next_seq);
@@ -48,11 +51,9 @@ Result<std::string> Recovery::resume(const FilesFound& found) {
       }
     }
   } else if (found.sidecar) {
-    const auto renewed = read_fact(e.db_, "renewed_from");
-    if (!renewed || *renewed != found.sidecar->identity.log_uuid) {
-      e.logger_.warning("the sidecar is of another log and says nothing about this one");
-    }
+    e.logger_.warning("the sidecar is of another gateway and says nothing about this log");
   }
+  must_check_ = !found.wal_gone.empty();
   if (!behind && found.wal_gone.empty()) return std::string();
   std::string why = found.wal_gone;
   if (behind && why.empty()) {
@@ -165,6 +166,8 @@ Status Recovery::note_salt() {
 
 void Recovery::note_end() {
   if (engine_.identity_.epoch == 0 || ended_) return;
+  // Who looks with SQL while the gateway is stopped sees all of it.
+  if (engine_.upkeep_.views_stale && !engine_.must_open_anew()) (void)engine_.refresh_views();
   keep_sidecar(true);
   (void)engine_.db_.exec(
       cat("UPDATE _ws_epochs SET wal_salt=NULL WHERE epoch=", engine_.identity_.epoch));

@@ -54,6 +54,8 @@ class Recovery {
   // Deletes a file that has been salvaged whole; false: there is none.
   [[nodiscard]] bool give_up_damaged_file();
   [[nodiscard]] std::int64_t salvaged() const { return salvaged_; }
+  // A WAL was gone at the start: what it had begun to copy may have left the database torn.
+  [[nodiscard]] bool must_check() const { return must_check_; }
 
  private:
   struct Range {
@@ -93,7 +95,7 @@ class Recovery {
   std::int64_t serial_ = 0, retry_ms_ = 0;
   std::string written_;
   Status sidecar_status_;
-  bool stale_ = false, ended_ = false;
+  bool stale_ = false, ended_ = false, must_check_ = false;
   bool strangers_ = false;  // a file has records of partitions that are not known
   std::int64_t noted_ = 0;  // salt of the WAL
 

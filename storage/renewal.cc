@@ -62,10 +62,10 @@ class Renewal {
   // Where the damaged file can still say whose it is.
   void forget_a_strangers_sidecar() {
     if (!old_ || !sidecar_) return;
-    const auto uuid = read_fact(*old_, "log_uuid"), before = read_fact(*old_, "renewed_from");
-    if (!uuid || !*uuid || **uuid == sidecar_->identity.log_uuid) return;
-    if (before && *before && **before == sidecar_->identity.log_uuid) return;
-    logger_.warning("the sidecar is of another log and says nothing about this one");
+    const auto gateway = read_fact(*old_, "gateway_id"), uuid = read_fact(*old_, "log_uuid");
+    if (!gateway || !*gateway || **gateway == sidecar_->identity.gateway_id) return;
+    if (uuid && *uuid && **uuid == sidecar_->identity.log_uuid) return;
+    logger_.warning("the sidecar is of another gateway and says nothing about this log");
     sidecar_.reset();
   }
 
@@ -210,7 +210,8 @@ class Renewal {
           gateway_id = value;
         } else if (name == "log_uuid") {
           log_uuid = value;
-        } else if (name.starts_with("bridge.") || name.starts_with("subscribe.")) {
+        } else if (name.starts_with("bridge.") || name.starts_with("subscribe.") ||
+                   name == kClockDoubt) {
           facts.emplace_back(name, value);
         } else if (name == "next_seq") {
           next_seq_ = std::max(next_seq_, s->integer(1));
@@ -383,7 +384,11 @@ class Renewal {
       const std::string name = other.substr(other.rfind('/') + 1);
       WS_ASSIGN(const std::int64_t known,
                 db_.number(cat("SELECT count(*) FROM _ws_damaged WHERE file=", quoted_text(name))));
-      if (known > 0 && name != file_) continue;
+      if (known > 0 && name != file_) {  // it may have what the newer one has lost
+        WS_TRY(db_.exec(cat("UPDATE _ws_damaged SET state='waiting', records=0 WHERE file=",
+                            quoted_text(name))));
+        continue;
+      }
       const std::string why = name == file_ ? why_ : cat("found beside the log (", name, ")");
       file.bind_text(1, name).bind_text(2, why);
       WS_TRY(file.bind(3, now).bind(4, before_seq).run());

@@ -1,6 +1,7 @@
 #include "storage/rescue.h"
 
 #include <dirent.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -37,11 +38,13 @@ std::optional<std::int64_t> noted_salt(const std::string& path) {
   return salt && *salt >= 0 ? std::optional(*salt) : std::nullopt;
 }
 
-// What stands where a file of ours belongs, and is none (a directory, say), is renamed.
+// What stands where a file of ours belongs, and is none (a directory, a link), is renamed.
 void clear_the_way(const std::string& path, Logger& logger) {
-  if (!file_exists(path) || is_regular_file(path)) return;
+  struct stat st {};
+  const auto is_there = [&](const std::string& name) { return ::lstat(name.c_str(), &st) == 0; };
+  if (!is_there(path) || S_ISREG(st.st_mode)) return;
   std::string aside;
-  for (int n = 1; aside.empty() || file_exists(aside); ++n) aside = cat(path, ".odd-", n);
+  for (int n = 1; aside.empty() || is_there(aside); ++n) aside = cat(path, ".odd-", n);
   logger.warning(cat(path, " is no file; it is set aside as ", aside));
   if (auto renamed = rename_file(path, aside); !renamed) logger.error(renamed.error().text());
 }
@@ -83,13 +86,11 @@ Result<FilesFound> look_at_files(const EngineOptions& options, Logger& logger) {
   } else if (sidecar.error().code != ErrorCode::not_found) {
     logger.warning(cat(sidecar_path(path), ": ", sidecar.error().text()));
   }
+  // The database itself may be a link to another disk.
+  if (file_exists(path) && !is_regular_file(path)) clear_the_way(path, logger);
   const bool was_there = found.sidecar.has_value() || !damaged_files(path).empty();
   if (file_size(path) == 0) {
     if (was_there) found.damage = file_exists(path) ? "wayside.db is empty" : "wayside.db is gone";
-    return found;
-  }
-  if (!is_regular_file(path)) {
-    found.damage = "wayside.db is no file";
     return found;
   }
   const auto head = read_head(path, kMagic.size());

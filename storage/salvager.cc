@@ -57,6 +57,7 @@ Salvager::Progress Salvager::progress() const {
 
 void Salvager::run(std::stop_token stop) {
   const auto all = [&]() -> Status {
+    WS_TRY(check_tables(stop));
     WS_TRY(log_.change_and_wait([](Engine& e) { return e.recovery().retry_with_room(); }));
     WS_ASSIGN(LogReader reader, LogReader::open(log_.path()));
     WS_ASSIGN(const auto files, reader.damaged());
@@ -78,6 +79,7 @@ void Salvager::run(std::stop_token stop) {
     const bool passes = result_.error().code == ErrorCode::busy;
     logger_.error(cat("salvaging failed: ", result_.error().text()));
     log_.report_damage(result_.error());
+    if (!log_.damage().empty()) break;  // the log is opened anew, and so is this
     if (tries == kTriesMost &&
         log_.change_and_wait([](Engine& e) { return e.recovery().give_up_salvage(); })) {
       break;
@@ -90,6 +92,37 @@ void Salvager::run(std::stop_token stop) {
   }
   const MutexLock lock(mutex_);
   progress_.file.clear();
+}
+
+// Table by table: a snapshot that lasts keeps the WAL from starting anew.
+Status Salvager::check_tables(const std::stop_token& stop) {
+  bool must = false;
+  WS_TRY(log_.change_and_wait([&](Engine& e) -> Status {
+    must = e.recovery().must_check();
+    return {};
+  }));
+  if (!must) return {};
+  WS_ASSIGN(LogReader reader, LogReader::open(log_.path()));
+  std::vector<std::string> tables;
+  {
+    WS_ASSIGN(Statement s, reader.database().prepare("SELECT name FROM sqlite_schema"
+                                                     " WHERE type='table'"));
+    for (;;) {
+      WS_ASSIGN(const bool row, s.step());
+      if (!row) break;
+      tables.emplace_back(s.bytes(0));
+    }
+  }
+  for (const std::string& table : tables) {
+    if (stop.stop_requested()) return {};
+    WS_ASSIGN(const std::int64_t torn,
+              reader.number(cat("SELECT count(*) FROM pragma_quick_check(", quoted_text(table),
+                                ") WHERE quick_check<>'ok'")));
+    if (torn == 0) continue;
+    return fail(ErrorCode::corrupt,
+                cat("a WAL was gone, and table ", table, " is torn (SQLite quick_check)"));
+  }
+  return {};
 }
 
 Result<bool> Salvager::tell() {

@@ -47,6 +47,7 @@ class Salvager {
   };
   [[nodiscard]] Status salvage(const std::vector<std::string>& files, std::stop_token stop);
   [[nodiscard]] Status attempt_within(Attempt& attempt, std::int64_t room, std::stop_token stop);
+  [[nodiscard]] Status check_tables(const std::stop_token& stop);
   [[nodiscard]] static std::int64_t newest_within(const Attempt& attempt, std::int64_t room,
                                                   std::stop_token stop);
   // A record in the topic gateway.events for each range that is named as missing; true: perhaps

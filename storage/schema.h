@@ -21,6 +21,9 @@ inline constexpr std::int64_t kSchemaVersion = 3;
 // The layout of a segment table, kept per segment: old ones are never rewritten.
 inline constexpr std::int64_t kSegmentFormat = 1;
 
+// In _ws_meta while the clock is doubted: for how many ms of a steady run.
+inline constexpr const char* kClockDoubt = "clock_doubt_ms";
+
 struct Identity {
   std::string gateway_id;  // of this gateway; survives a new log
   std::string log_uuid;    // of this database file

@@ -20,6 +20,11 @@ constexpr std::int64_t kSegmentAgeLeastMs = 60'000;
 // An index that could not be built is optional: it is tried again now and then.
 constexpr std::int64_t kIndexRetryMs = 60'000;
 
+// A clock that went so far from where it was believed to be is doubted for as long.
+std::int64_t doubt_of(std::int64_t distance_ms) {
+  return std::clamp(std::abs(distance_ms), limits::kClockJumpHoldMs, limits::kClockDoubtMostMs);
+}
+
 // How many of the oldest closed segments have expired. Only trusted times count, and none of the
 // future, for that was a wrong clock; a segment without such a time is as old as the next that has
 // one. The first that is not old enough ends it: times need not rise, arrival does.
@@ -234,27 +239,39 @@ bool Engine::time_is_steady() {
       }
     }
     if (newest == INT64_MIN) newest = wall;
-    if (wall - newest > limits::kClockAheadMs) {
-      upkeep_.steady_since_ms = steady;
-      upkeep_.hold_ms = limits::kClockDoubtMostMs;
-    }
+    if (wall - newest > limits::kClockJumpMs) upkeep_.hold_ms = doubt_of(wall - newest);
+    // What was doubted before is doubted anew: the newest record may be of a wrong time.
+    const auto noted = db_.number(
+        cat("SELECT CAST(value AS INTEGER) FROM _ws_meta WHERE name='", kClockDoubt, "'"));
+    upkeep_.hold_ms = std::max(upkeep_.hold_ms, noted.value_or(0));
+    if (upkeep_.hold_ms > 0) upkeep_.steady_since_ms = steady;
   }
   const bool trusted = clock_.trusted();
   if (jumped) {
     // Set right by what knows the time, or wrong though it was right before.
     upkeep_.hold_ms = limits::kClockJumpHoldMs;
-    if (trusted && upkeep_.was_trusted) {
-      upkeep_.hold_ms =
-          std::clamp(std::abs(drift), limits::kClockJumpHoldMs, limits::kClockDoubtMostMs);
-    }
+    if (trusted && upkeep_.was_trusted) upkeep_.hold_ms = doubt_of(drift);
     upkeep_.steady_since_ms = steady;
     logger_.warning(cat("the clock jumped by ", drift / 1000, " s; retention by time waits ",
                         upkeep_.hold_ms / 60'000, " minutes"));
   }
   upkeep_.was_trusted = trusted;
   upkeep_.anchor_wall_ms = wall, upkeep_.anchor_steady_ms = steady;
-  return trusted && (upkeep_.steady_since_ms == INT64_MIN ||
-                     steady - upkeep_.steady_since_ms >= upkeep_.hold_ms);
+  if (upkeep_.steady_since_ms != INT64_MIN && steady - upkeep_.steady_since_ms >= upkeep_.hold_ms) {
+    upkeep_.steady_since_ms = INT64_MIN, upkeep_.hold_ms = 0;
+  }
+  // A start must know it, for by then records have the time that is doubted.
+  if (upkeep_.noted_hold_ms != upkeep_.hold_ms) {
+    const auto noted = transaction([&] {
+      return db_.exec(upkeep_.hold_ms == 0
+                          ? cat("DELETE FROM _ws_meta WHERE name='", kClockDoubt, "'")
+                          : cat("INSERT OR REPLACE INTO _ws_meta VALUES('", kClockDoubt, "', ",
+                                upkeep_.hold_ms, ")"));
+    });
+    if (noted) upkeep_.noted_hold_ms = upkeep_.hold_ms;
+    if (!noted) logger_.repeated(LogLevel::error, "doubt", noted.error().text());
+  }
+  return trusted && upkeep_.hold_ms == 0;
 }
 
 // At most one segment per chain and call.

@@ -197,5 +197,71 @@ TEST_F(SidecarTest, DamagedAgainWhatTheSidecarDidNotKnowIsStillLookedFor) {
   EXPECT_EQ(examine(), 0);
 }
 
+TEST_F(SidecarTest, ALogFromBeforeARenewalThatIsPutBackGoesOnBeyond) {
+  auto engine = open();
+  append(*engine, 200);
+  engine.reset();
+  fs::copy(options.path, dir / "backup");
+  options.damage = "for this test";
+  engine = open();
+  options.damage.clear();
+  append(*engine, 300);
+  engine.reset();
+  fs::rename(dir / "backup", options.path);
+  go_on();
+  EXPECT_LE(examine(), 300);
+}
+
+TEST_F(SidecarTest, WhatASalvagedSegmentLosesTheOlderFileStillHas) {
+  auto engine = open();
+  append(*engine, 900);
+  engine.reset();
+  overwrite(options.path, 0, 4096, '\0');
+  go_on();
+  EXPECT_EQ(examine(), 0);
+  const std::int64_t root = [&] {
+    Database db = must(Database::open(options.path, OpenMode::read_only));
+    return must(
+        db.number("SELECT rootpage FROM sqlite_schema WHERE name=(SELECT '_ws_seg_' ||"
+                  " chain || '_' || segment FROM _ws_segments ORDER BY first_seq LIMIT 1)"));
+  }();
+  // The leaf that the inner page's first cell names; or there is but one.
+  const std::string page = must(read_file(options.path)).substr((root - 1) * 4096, 4096);
+  const auto number = [&](std::size_t at, int bytes) {
+    std::int64_t n = 0;
+    for (int i = 0; i < bytes; ++i) n = n << 8 | static_cast<unsigned char>(page[at++]);
+    return n;
+  };
+  const std::int64_t leaf =
+      page[0] == 5 ? number(static_cast<std::size_t>(number(12, 2)), 4) : root;
+  overwrite(options.path, (leaf - 1) * 4096, 4096, '\xA5');
+  options.damage = "met by a reader";
+  engine = open();
+  engine.reset();
+  options.damage.clear();
+  EXPECT_EQ(examine(), 0);
+}
+
+TEST_F(SidecarTest, ATornDatabaseWhoseWalIsGoneIsLookedThrough) {
+  auto engine = open();
+  append(*engine, 900);
+  engine.reset();
+  engine = open();
+  append(*engine, 20);
+  kill(std::move(engine));
+  fs::remove(options.path + "-wal");
+  const std::int64_t root = [&] {
+    Database db = must(Database::open(options.path, OpenMode::immutable));
+    return must(
+        db.number("SELECT rootpage FROM sqlite_schema WHERE name GLOB '_ws_seg_[0-9]*'"
+                  " ORDER BY name LIMIT 1"));
+  }();
+  overwrite(options.path, (root - 1) * 4096, 4096, '\xA5');
+  auto log = must(Log::open(options, {}, topics(), clock, logger));
+  Salvager salvager(*log, logger);
+  (void)salvager.wait();
+  EXPECT_NE(log->damage(), "") << "so the gateway sets it aside";
+}
+
 }  // namespace
 }  // namespace wayside::test

@@ -170,5 +170,35 @@ TEST_F(TimeTest, RetentionWaitsForATimeThatIsTrustedAndSteady) {
   EXPECT_LT(live(), 200) << "what is a week old by any time that can be believed is gone";
 }
 
+TEST_F(TimeTest, ADoubtOutlivesARestart) {
+  Random random(1);
+  constexpr std::int64_t kDay = 86'400'000;
+  clock.set_trusted(true);
+  clock.set_wall(kNow);
+  const TopicSpec hour{"t", 2, 3'600'000, kUnbounded, {}};
+  for (const std::int64_t ahead : {3650 * kDay, 3 * kDay, kDay * 5 / 6}) {
+    (void)must(engine->ensure_topics({&hour, 1}));
+    append(random, 100);
+    clock.set_wall(clock.wall_ms() + ahead);
+    settle();
+    append(random, 50);  // of the wrong time: it must not be the witness
+    for (int starts = 0; starts < 2; ++starts) {
+      open();
+      (void)must(engine->ensure_topics({&hour, 1}));
+      append(random, 1);
+      settle();
+      clock.advance(600'000);
+      settle();
+    }
+    LogReader reader = must(LogReader::open(options.path));
+    std::int64_t live = 0;
+    const Catalog catalog = must(reader.catalog());
+    for (const PartitionMarks& m : must(reader.marks(*catalog.find("t")))) live += m.live();
+    EXPECT_GE(live, 150) << "ahead by " << ahead;
+    clock.set_wall(clock.wall_ms() - ahead);  // right again
+    for (int hours = 0; hours < 30; ++hours) clock.advance(3'600'000), settle();
+  }
+}
+
 }  // namespace
 }  // namespace wayside::test
