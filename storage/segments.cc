@@ -243,8 +243,14 @@ bool Engine::time_is_steady() {
     // What was doubted before is doubted anew: the newest record may be of a wrong time.
     const auto noted = db_.number(
         cat("SELECT CAST(value AS INTEGER) FROM _ws_meta WHERE name='", kClockDoubt, "'"));
-    upkeep_.hold_ms = std::max(upkeep_.hold_ms, noted.value_or(0));
-    if (upkeep_.hold_ms > 0) upkeep_.steady_since_ms = steady;
+    upkeep_.noted_hold_ms = noted.value_or(0);
+    upkeep_.hold_ms = std::max(upkeep_.hold_ms, upkeep_.noted_hold_ms);
+    if (upkeep_.hold_ms > 0) {
+      upkeep_.steady_since_ms = steady;
+      logger_.info(cat("the newest record is ", (wall - newest) / 1000,
+                       " s old by this clock, or it was doubted before; retention by time waits ",
+                       upkeep_.hold_ms / 60'000, " minutes"));
+    }
   }
   const bool trusted = clock_.trusted();
   if (jumped) {
