@@ -31,7 +31,7 @@ TEST_F(SalvageFault, AWriteThatFailsInASlice) {
       auto log = Log::open(options, {}, topics(), clock, logger);
       ASSERT_TRUE(log) << log.error().text();
       vfs.fail_calls(random() % 4 == 0 ? FaultVfs::Call::sync : FaultVfs::Call::write,
-                     1 + random() % 150, 1 + random() % 3, full ? SQLITE_FULL : SQLITE_IOERR_WRITE);
+                     1 + random() % 60, 1 + random() % 3, full ? SQLITE_FULL : SQLITE_IOERR_WRITE);
       {
         Salvager salvager(**log, logger);
         // Sometimes it is stopped in the middle.
@@ -45,7 +45,7 @@ TEST_F(SalvageFault, AWriteThatFailsInASlice) {
     // For want of room the oldest may have been dropped, and counted.
     ASSERT_EQ(examine(full), 0) << "round " << i << " of SEED=" << s;
   }
-  EXPECT_GT(hit, rounds(8) / 4);
+  EXPECT_GT(hit, 0) << "SEED=" << s;
 }
 
 TEST_F(SalvageFault, AKillBetweenTheOpeningAndGoingBeyond) {
