@@ -72,7 +72,7 @@ void Salvager::run(std::stop_token stop) {
     return {};
   };
   // Readers wait for it: so it is tried again, and given up only when that does not help. A lock
-  // or a full disk passes.
+  // passes, and is waited for.
   for (int tries = 1;;) {
     result_ = all();
     if (result_ || stop.stop_requested()) break;
