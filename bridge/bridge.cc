@@ -267,6 +267,7 @@ Bridge::Sealed Bridge::make_sealed(const Lane& lane, std::vector<StoredRecord> r
   const Identity& id = log_.identity();
   s.batch.idempotency_key = cat(id.gateway_id, ".", id.log_uuid, ".", options_.name, ".",
                                 s.range.first.value, "-", s.range.last.value, "-", s.range.rows);
+  s.range.idempotency_key = s.batch.idempotency_key;
   s.records = std::move(records);
   return s;
 }

@@ -81,6 +81,7 @@ struct SealedRange {
   std::int64_t rows = 0;
   std::uint32_t crc = 0;
   std::vector<TpId> tps;
+  std::string idempotency_key;  // of every try; made when it is sealed
 };
 struct Seal {
   std::string bridge;

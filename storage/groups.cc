@@ -80,10 +80,11 @@ Status Engine::apply(Seal& op) {
   for (const TpId tp : op.range.tps) tps += cat(tps.size() > 1 ? "," : "", tp.value);
   tps += "]";
   WS_ASSIGN(Statement s, db_.prepare("INSERT OR REPLACE INTO _ws_sealed VALUES"
-                                     "(?1,?2,?3,?4,?5,?6,?7,?8)"));
+                                     "(?1,?2,?3,?4,?5,?6,?7,?8,?9)"));
   s.bind_text(1, op.bridge).bind(2, op.range.chain.value).bind(3, op.range.first.value);
   s.bind(4, op.range.last.value).bind(5, op.range.rows).bind(6, op.range.crc);
-  return s.bind_text(7, tps).bind(8, append_ms_).run();
+  s.bind_text(7, tps).bind(8, append_ms_).bind_text(9, op.range.idempotency_key);
+  return s.run();
 }
 
 Status Engine::apply(Unseal& op) {

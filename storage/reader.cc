@@ -239,8 +239,8 @@ Result<std::vector<GroupPosition>> LogReader::positions(const std::string& group
 }
 
 Result<std::optional<SealedRange>> LogReader::sealed(const std::string& bridge) {
-  WS_ASSIGN(Statement s, db_.prepare("SELECT chain, first_seq, last_seq, rows, crc, tps"
-                                     " FROM _ws_sealed WHERE bridge=?1"));
+  WS_ASSIGN(Statement s, db_.prepare("SELECT chain, first_seq, last_seq, rows, crc, tps,"
+                                     " idempotency_key FROM _ws_sealed WHERE bridge=?1"));
   WS_ASSIGN(const bool row, s.bind_text(1, bridge).step());
   if (!row) return std::optional<SealedRange>{};
   SealedRange range{ChainId(static_cast<std::int32_t>(s.integer(0))),
@@ -248,7 +248,8 @@ Result<std::optional<SealedRange>> LogReader::sealed(const std::string& bridge) 
                     Seq(s.integer(2)),
                     s.integer(3),
                     static_cast<std::uint32_t>(s.integer(4)),
-                    {}};
+                    {},
+                    std::string(s.bytes(6))};
   const std::string tps(s.bytes(5));
   if (tps.size() < 2) return fail(ErrorCode::corrupt, "a sealed range names no partitions");
   for (const std::string_view tp : split(std::string_view(tps).substr(1, tps.size() - 2), ',')) {

@@ -1,5 +1,7 @@
 #include "storage/schema.h"
 
+#include <array>
+
 #include "base/text.h"
 
 namespace wayside {
@@ -176,11 +178,32 @@ ALTER TABLE _ws_topics ADD COLUMN keep_for TEXT NOT NULL DEFAULT '[]';
 ALTER TABLE _ws_epochs ADD COLUMN wal_salt INTEGER;
 )sql";
 
+// Version 4: a sealed batch keeps its idempotency key, records can be sent once more, sources that no
+// record names any more can be forgotten, and a retained value that was stored already is known.
+constexpr const char* kSchemaV4 = R"sql(
+-- As it was made when the batch was sealed; NULL: by version 3, of its ids and range.
+ALTER TABLE _ws_sealed ADD COLUMN idempotency_key TEXT;
+
+CREATE TABLE _ws_resend(                -- what a bridge sends once more, before all else
+  bridge TEXT NOT NULL,
+  tp INTEGER NOT NULL,
+  from_offset INTEGER NOT NULL,
+  to_offset INTEGER NOT NULL,           -- before this one
+  PRIMARY KEY(bridge, tp, from_offset)
+) WITHOUT ROWID;
+
+-- No record with this seq or a later one names it; NULL: that is not known.
+ALTER TABLE _ws_sources ADD COLUMN unused_from_seq INTEGER;
+-- Of the last retained value that was stored of it: length << 32 | CRC-32C; NULL: there is none.
+ALTER TABLE _ws_sources ADD COLUMN retained_mark INTEGER;
+)sql";
+
 Status create(Database& db, const Clock& clock) {
   WS_TRY(db.exec("BEGIN IMMEDIATE"));
   WS_TRY(db.exec(kSchemaV1));
   WS_TRY(db.exec(kSchemaV2));
   WS_TRY(db.exec(kSchemaV3));
+  WS_TRY(db.exec(kSchemaV4));
   WS_TRY(db.exec(cat("INSERT INTO _ws_meta VALUES('gateway_id', ", quoted_text(random_uuid()),
                      "), ('log_uuid', ", quoted_text(random_uuid()), "), ('created_ms', ",
                      clock.wall_ms(), ")")));
@@ -191,17 +214,12 @@ Status create(Database& db, const Clock& clock) {
 
 // One step a version, each in a transaction of its own: cut off, it is done again.
 Status migrate(Database& db) {
+  constexpr std::array kSteps = {kSchemaV2, kSchemaV3, kSchemaV4};
   WS_ASSIGN(const std::int64_t version, db.number("PRAGMA user_version"));
-  if (version < 2) {
+  for (std::int64_t to = version + 1; to <= kSchemaVersion; ++to) {
     WS_TRY(db.exec("BEGIN IMMEDIATE"));
-    WS_TRY(db.exec(kSchemaV2));
-    WS_TRY(db.exec("PRAGMA user_version=2"));
-    WS_TRY(db.exec("COMMIT"));
-  }
-  if (version < 3) {
-    WS_TRY(db.exec("BEGIN IMMEDIATE"));
-    WS_TRY(db.exec(kSchemaV3));
-    WS_TRY(db.exec("PRAGMA user_version=3"));
+    WS_TRY(db.exec(kSteps.at(static_cast<std::size_t>(to - 2))));
+    WS_TRY(db.exec(cat("PRAGMA user_version=", to)));
     WS_TRY(db.exec("COMMIT"));
   }
   return {};

@@ -1,4 +1,4 @@
-// The file format, version 3: the tables of wayside.db, who made it, and how a file of another
+// The file format, version 4: the tables of wayside.db, who made it, and how a file of another
 // version is met. docs/FORMAT.md describes every table and invariant. What is on a customer's
 // disk is never reinterpreted: a newer version is left untouched, an older one is migrated by a
 // step of its own. Thread: the opener's.
@@ -17,7 +17,7 @@
 namespace wayside {
 
 inline constexpr std::int64_t kApplicationId = 0x57415953;  // "WAYS"
-inline constexpr std::int64_t kSchemaVersion = 3;
+inline constexpr std::int64_t kSchemaVersion = 4;
 // The layout of a segment table, kept per segment: old ones are never rewritten.
 inline constexpr std::int64_t kSegmentFormat = 1;
 

@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
 """Makes tests/golden/vN.db: a log as version N of the file format writes it, by the program of that
-time (v1.db was made by 0.1.0, v2.db by 0.2.0). Not run by the tests; the files are kept for ever,
+time (v1.db was made by 0.1.0, v2.db by 0.2.0, v3.db by 0.3.0). Not run by the tests; the files are kept for ever,
 and every later program must read them (golden_test.cc)."""
 
 import os
@@ -50,7 +50,7 @@ def main():
         # Only what is in the file itself: the log was closed cleanly.
         assert not os.path.exists(gateway.data_dir + "/wayside.db-wal") or \
             os.path.getsize(gateway.data_dir + "/wayside.db-wal") == 0
-        shutil.copy(gateway.data_dir + "/wayside.db", os.path.join(HERE, "v3.db"))
+        shutil.copy(gateway.data_dir + "/wayside.db", os.path.join(HERE, "v4.db"))
 
 
 main()

@@ -79,7 +79,7 @@ TEST_P(Golden, IsSurveyedWithoutMigration) {
   (void)must(reader.positions(""));
 }
 
-INSTANTIATE_TEST_SUITE_P(EveryVersion, Golden, testing::Values("v1.db", "v2.db", "v3.db"));
+INSTANTIATE_TEST_SUITE_P(EveryVersion, Golden, testing::Values("v1.db", "v2.db", "v3.db", "v4.db"));
 
 using GoldenTwo = Golden;
 TEST_P(GoldenTwo, HasWhatIsNewInIt) {
@@ -96,7 +96,7 @@ TEST_P(GoldenTwo, HasWhatIsNewInIt) {
   EXPECT_EQ(cbor[0].record.attributes & kCbor, kCbor);
   EXPECT_EQ(shown_value(cbor[0].record), R"({"k":"v"})");
 }
-INSTANTIATE_TEST_SUITE_P(VersionTwoOn, GoldenTwo, testing::Values("v2.db", "v3.db"));
+INSTANTIATE_TEST_SUITE_P(VersionTwoOn, GoldenTwo, testing::Values("v2.db", "v3.db", "v4.db"));
 
 }  // namespace
 }  // namespace wayside::test
