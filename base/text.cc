@@ -326,18 +326,37 @@ std::string nearest(std::string_view word, std::span<const std::string> candidat
   return best;
 }
 
-std::string random_uuid() {
+namespace {
+
+std::array<unsigned char, 16> random_bytes() {
   std::array<unsigned char, 16> b;
   WS_CHECK(getrandom(b.data(), b.size(), 0) == static_cast<ssize_t>(b.size()));
+  return b;
+}
+
+void append_hex(std::string& out, unsigned char byte) {
+  constexpr std::string_view kDigits = "0123456789abcdef";
+  out.push_back(kDigits[byte >> 4]);
+  out.push_back(kDigits[byte & 15]);
+}
+
+}  // namespace
+
+std::string random_uuid() {
+  auto b = random_bytes();
   b[6] = static_cast<unsigned char>((b[6] & 0x0F) | 0x40);
   b[8] = static_cast<unsigned char>((b[8] & 0x3F) | 0x80);
   std::string out;
   for (std::size_t i = 0; i < b.size(); ++i) {
     if (i == 4 || i == 6 || i == 8 || i == 10) out.push_back('-');
-    std::array<char, 4> hex;
-    std::snprintf(hex.data(), hex.size(), "%02x", b[i]);
-    out += hex.data();
+    append_hex(out, b[i]);
   }
+  return out;
+}
+
+std::string random_128() {
+  std::string out;
+  for (const unsigned char byte : random_bytes()) append_hex(out, byte);
   return out;
 }
 

@@ -70,5 +70,7 @@ void append_json_bytes(std::string& out, std::string_view bytes);
 [[nodiscard]] std::string nearest(std::string_view word, std::span<const std::string> candidates);
 // A random version-4 UUID in its usual form, from getrandom(2).
 [[nodiscard]] std::string random_uuid();
+// 128 random bits as 32 hexadecimal digits, from getrandom(2).
+[[nodiscard]] std::string random_128();
 
 }  // namespace wayside

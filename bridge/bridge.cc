@@ -16,6 +16,7 @@ constexpr std::int64_t kUnreachablePauseMs = 2000;
 constexpr std::int64_t kRetryAfterMostMs = 3'600'000;
 constexpr std::int64_t kIdleMs = 1000;
 constexpr int kRefusedMost = 10;
+constexpr std::size_t kUuidBytes = 36;
 
 }  // namespace
 
@@ -194,9 +195,14 @@ Result<std::optional<Bridge::Sealed>> Bridge::resume_sealed(LogReader& reader) {
     WS_TRY(commit({Unseal{options_.name}}));
     return std::optional<Sealed>{};
   }
-  Sealed sealed = make_sealed(sealed_lane, std::move(page.records));
+  std::string key = range->idempotency_key;
+  if (key.empty()) {
+    WS_ASSIGN(key, old_key(reader, *range));
+  }
+  Sealed sealed = make_sealed(sealed_lane, std::move(page.records), key);
   if (sealed.range.rows != range->rows || sealed.range.crc != range->crc ||
       tps.size() != sealed_tps) {
+    sealed = make_sealed(sealed_lane, std::move(sealed.records), new_key());
     logger_.warning(cat("bridge ", options_.name, ": a sealed batch is no longer whole (",
                         sealed.range.rows, " of ", range->rows,
                         " records are left); what is left is sent under a new key"));
@@ -236,7 +242,7 @@ Result<std::optional<Bridge::Sealed>> Bridge::fill(LogReader& reader, Lane& lane
     if (now - lane.waiting_since_ms < options_.linger_ms) return std::optional<Sealed>{};
   }
   lane.waiting_since_ms = 0;
-  return std::optional(make_sealed(lane, std::move(page.records)));
+  return std::optional(make_sealed(lane, std::move(page.records), new_key()));
 }
 
 std::optional<std::int64_t> Bridge::linger_left_ms() const {
@@ -249,7 +255,23 @@ std::optional<std::int64_t> Bridge::linger_left_ms() const {
   return least;
 }
 
-Bridge::Sealed Bridge::make_sealed(const Lane& lane, std::vector<StoredRecord> records) const {
+// A random part, so that no two logs that were one once (a copy, a card's image) ever have the same
+// key for different records.
+std::string Bridge::new_key() const {
+  const Identity& id = log_.identity();
+  return cat(id.gateway_id, ".", id.log_uuid, ".", options_.name, ".", random_128());
+}
+
+// As version 3 made it, for a batch that it had sealed in a file that has been set aside since.
+Result<std::string> Bridge::old_key(LogReader& reader, const SealedRange& range) const {
+  WS_ASSIGN(const auto log_uuid, reader.fact("renewed_from"));
+  const Identity& id = log_.identity();
+  return cat(id.gateway_id, ".", log_uuid.value_or(id.log_uuid), ".", options_.name, ".",
+             range.first.value, "-", range.last.value, "-", range.rows);
+}
+
+Bridge::Sealed Bridge::make_sealed(const Lane& lane, std::vector<StoredRecord> records,
+                                   const std::string& key) const {
   Sealed s;
   const auto catalog = log_.catalog();
   for (const StoredRecord& r : records) {
@@ -264,10 +286,10 @@ Bridge::Sealed Bridge::make_sealed(const Lane& lane, std::vector<StoredRecord> r
   s.range.crc = crc32c(0, s.batch.body);
   s.range.tps = lane.tps;
   s.batch.records = s.range.rows;
-  const Identity& id = log_.identity();
-  s.batch.idempotency_key = cat(id.gateway_id, ".", id.log_uuid, ".", options_.name, ".",
-                                s.range.first.value, "-", s.range.last.value, "-", s.range.rows);
-  s.range.idempotency_key = s.batch.idempotency_key;
+  s.batch.idempotency_key = s.range.idempotency_key = key;
+  // <gateway>.<log>.…: ids are UUIDs. The log may have got another id since the batch was sealed.
+  s.batch.gateway_id = key.substr(0, kUuidBytes);
+  s.batch.log_uuid = key.substr(std::min(key.size(), kUuidBytes + 1), kUuidBytes);
   s.records = std::move(records);
   return s;
 }
@@ -305,7 +327,7 @@ Status Bridge::send_until_settled(LogReader& reader, Sealed sealed, std::stop_to
           records_most_ = static_cast<std::int64_t>(half);
           const Lane lane{now->range.chain, now->range.tps, {}, 0, {}};
           now->records.resize(half);
-          now = make_sealed(lane, std::move(now->records));
+          now = make_sealed(lane, std::move(now->records), new_key());
           WS_TRY(commit({Seal{options_.name, now->range}}));
           continue;
         }

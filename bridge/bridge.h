@@ -83,7 +83,10 @@ class Bridge {
                                                    std::stop_token stop);
   // How long a batch that is not full may still wait; none: nothing waits.
   [[nodiscard]] std::optional<std::int64_t> linger_left_ms() const;
-  [[nodiscard]] Sealed make_sealed(const Lane& lane, std::vector<StoredRecord> records) const;
+  [[nodiscard]] Sealed make_sealed(const Lane& lane, std::vector<StoredRecord> records,
+                                   const std::string& key) const;
+  [[nodiscard]] std::string new_key() const;
+  [[nodiscard]] Result<std::string> old_key(LogReader& reader, const SealedRange& range) const;
   [[nodiscard]] Status send_until_settled(LogReader& reader, Sealed sealed, std::stop_token stop);
   [[nodiscard]] Status settle(LogReader& reader, const Sealed& sealed, std::optional<Sealed>& next,
                               const SinkReply& reply, std::stop_token stop);

@@ -162,7 +162,8 @@ class HttpSink final : public Sink {
     if (options_.gzip) add("Content-Encoding: gzip");
     add("Expect:");  // no round trip before the body
     add(cat("Idempotency-Key: \"", batch.idempotency_key, "\""));
-    add(cat("X-Wayside-Gateway: ", options_.gateway_id));
+    add(cat("X-Wayside-Gateway: ", batch.gateway_id));
+    add(cat("X-Wayside-Log: ", batch.log_uuid));
     add(cat("X-Wayside-Bridge: ", options_.bridge));
     add(cat("X-Wayside-Records: ", batch.records));
     if (!options_.token_file.empty()) {

@@ -15,7 +15,6 @@ namespace wayside {
 
 struct HttpSinkOptions {
   std::string url;
-  std::string gateway_id;
   std::string bridge;
   std::string token_file, ca_file;
   std::int64_t timeout_ms = 30'000;  // without any progress

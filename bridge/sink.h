@@ -12,6 +12,7 @@ namespace wayside {
 struct OutgoingBatch {
   std::string body;             // NDJSON: one record a line
   std::string idempotency_key;  // the same at every try of the same batch
+  std::string gateway_id, log_uuid;  // whose offsets these are; of the log as it was then
   std::int64_t records = 0;
 };
 

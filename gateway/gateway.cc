@@ -75,8 +75,8 @@ Status Gateway::open_log(const Opening& opening) {
 }
 
 Result<Gateway::RunningBridge> Gateway::make_bridge(const BridgeConfig& b, LogReader& reader) {
-  WS_ASSIGN(auto sink, make_http_sink({b.to, log_->identity().gateway_id, b.name, b.token_file,
-                                       b.ca_file, b.timeout_ms, b.gzip}));
+  WS_ASSIGN(auto sink,
+            make_http_sink({b.to, b.name, b.token_file, b.ca_file, b.timeout_ms, b.gzip}));
   WS_ASSIGN(const auto paused, reader.fact(pause_fact(b.name)));
   BridgeOptions options{b.name,      b.topics,       b.batch_records,   b.batch_bytes,
                         b.linger_ms, b.retry_max_ms, paused.has_value()};

@@ -43,7 +43,8 @@ class Renewal {
     WS_TRY(copy_catalog());
     for (const char* table :
          {"_ws_sources", "_ws_consumer_offsets", "_ws_sessions", "_ws_qos2", "_ws_sealed",
-          "_ws_resend", "_ws_counters", "_ws_quarantine_settled", "_ws_lost", "_ws_damaged", "_ws_epochs"}) {
+          "_ws_resend", "_ws_counters", "_ws_quarantine_settled", "_ws_lost", "_ws_damaged",
+          "_ws_epochs"}) {
       if (copy(table)) continue;
       logger_.warning(cat(table, " cannot be read whole; the sidecar fills in"));
       if (std::string_view(table) == "_ws_lost") lost_whole_ = false;

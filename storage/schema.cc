@@ -178,11 +178,15 @@ ALTER TABLE _ws_topics ADD COLUMN keep_for TEXT NOT NULL DEFAULT '[]';
 ALTER TABLE _ws_epochs ADD COLUMN wal_salt INTEGER;
 )sql";
 
-// Version 4: a sealed batch keeps its idempotency key, records can be sent once more, sources that no
-// record names any more can be forgotten, and a retained value that was stored already is known.
+// Version 4: a sealed batch keeps its idempotency key, records can be sent once more, sources that
+// no record names any more can be forgotten, and a retained value that was stored already is known.
 constexpr const char* kSchemaV4 = R"sql(
--- As it was made when the batch was sealed; NULL: by version 3, of its ids and range.
+-- As it was made when the batch was sealed. Version 3 made it of ids and range, each time anew.
 ALTER TABLE _ws_sealed ADD COLUMN idempotency_key TEXT;
+UPDATE _ws_sealed SET idempotency_key =
+  (SELECT value FROM _ws_meta WHERE name='gateway_id') || '.' ||
+  (SELECT value FROM _ws_meta WHERE name='log_uuid') || '.' || bridge || '.' ||
+  first_seq || '-' || last_seq || '-' || rows;
 
 CREATE TABLE _ws_resend(                -- what a bridge sends once more, before all else
   bridge TEXT NOT NULL,

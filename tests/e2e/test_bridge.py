@@ -1,7 +1,11 @@
 """The bridge against a real HTTP upstream that is away, answers 500, hangs, closes in mid-reply,
 finds a batch too large or a record wrong, and is killed; and the gateway is killed, too."""
 
+import contextlib
 import json
+import os
+import shutil
+import sqlite3
 import time
 import unittest
 
@@ -136,6 +140,83 @@ class Bridge(unittest.TestCase):
         for partition, offset, _ in got:
             self.assertLess(last.get(partition, -1), offset)
             last[partition] = offset
+
+    def test_a_copy_that_is_put_back_has_other_keys_for_other_records(self):
+        gateway = self.gateway()
+        publish(gateway, ["v0"])
+        self.arrived(1)
+        wait_for(lambda: gateway.sql("SELECT * FROM _ws_sealed") == [], "it is settled")
+        gateway.stop()
+        copy = gateway.data_dir + ".copy"
+        shutil.copytree(gateway.data_dir, copy)
+        gateway.start()
+        publish(gateway, [f"first-{i}" for i in range(5)])
+        self.arrived(6)
+        gateway.stop()
+        shutil.rmtree(gateway.data_dir)
+        os.rename(copy, gateway.data_dir)
+        gateway.start()
+        publish(gateway, [f"second-{i}" for i in range(5)])
+        values = [r["value"] for r in self.arrived(11)]
+        self.assertEqual(values, ["v0", *(f"first-{i}" for i in range(5)),
+                                  *(f"second-{i}" for i in range(5))])
+
+    def test_two_gateways_from_one_image_are_both_heard(self):
+        one = self.gateway()
+        publish(one, ["v0"])
+        self.arrived(1)
+        wait_for(lambda: one.sql("SELECT * FROM _ws_sealed") == [], "it is settled")
+        one.stop()
+        two = self.gateway()
+        two.stop()
+        shutil.rmtree(two.data_dir)
+        shutil.copytree(one.data_dir, two.data_dir)
+        one.start(), two.start()
+        publish(one, [f"one-{i}" for i in range(40)])
+        publish(two, [f"two-{i}" for i in range(40)])
+        values = {r["value"] for r in self.arrived(81)}
+        self.assertEqual(len(values), 81)
+
+    def test_every_try_of_a_batch_has_the_same_key_log_and_bytes_over_kills(self):
+        gateway = self.gateway()
+        self.receiver.mode("lost")  # kept, but we never hear of it
+        publish(gateway, [f"v{i}" for i in range(30)])
+        for _ in range(3):
+            n = len(self.receiver.requests())
+            wait_for(lambda: len(self.receiver.requests()) > n + 1, "it is tried again")
+            gateway.kill()
+            gateway.start()
+        self.receiver.mode("ok")
+        wait_for(lambda: gateway.status()["bridges"][0]["unsent"] == 0, "it is settled")
+        tries = self.receiver.requests()
+        keys = {t["key"] for t in tries}
+        self.assertEqual(len({(t["key"], t["sha256"]) for t in tries}), len(keys))
+        self.assertEqual([r["value"] for r in self.receiver.records()],
+                         [f"v{i}" for i in range(30)])
+        ids = dict(gateway.sql("SELECT name, value FROM _ws_meta"))
+        identity = f'{ids["gateway_id"]}.{ids["log_uuid"]}'
+        for batch in self.receiver.batches():
+            self.assertEqual(f'{batch["gateway"]}.{batch["log"]}', identity)
+            self.assertRegex(batch["key"], rf'^"{identity}\.cloud\.[0-9a-f]{{32}}"$')
+
+    def test_a_batch_that_an_older_version_sealed_keeps_its_key(self):
+        gateway = self.gateway()
+        self.receiver.kill()
+        publish(gateway, ["v0", "v1"])
+        wait_for(lambda: gateway.sql("SELECT rows FROM _ws_sealed") == [(2,)], "it is sealed")
+        gateway.stop()
+        with contextlib.closing(sqlite3.connect(gateway.data_dir + "/wayside.db")) as db:
+            first, last = db.execute("SELECT first_seq, last_seq FROM _ws_sealed").fetchone()
+            ids = dict(db.execute("SELECT name, value FROM _ws_meta"))
+            db.executescript("ALTER TABLE _ws_sealed DROP COLUMN idempotency_key;"
+                             "ALTER TABLE _ws_sources DROP COLUMN unused_from_seq;"
+                             "ALTER TABLE _ws_sources DROP COLUMN retained_mark;"
+                             "DROP TABLE _ws_resend; PRAGMA user_version=3;")
+        gateway.start()
+        self.receiver.start()
+        self.arrived(2)
+        self.assertEqual([b["key"] for b in self.receiver.batches()],
+                         [f'"{ids["gateway_id"]}.{ids["log_uuid"]}.cloud.{first}-{last}-2"'])
 
     def test_a_topic_of_a_sealed_batch_is_deleted(self):
         gateway = self.gateway()

@@ -11,20 +11,31 @@ import tempfile
 HERE = os.path.dirname(os.path.abspath(__file__))
 
 
+def json_lines(path):
+    try:
+        with open(path, "rb") as f:
+            return [json.loads(line) for line in f if line.endswith(b"\n")]
+    except FileNotFoundError:
+        return []
+
+
 class Receiver:
     """tests/e2e/receiver.py on a port that stays the same over restarts."""
 
-    def __init__(self):
+    def __init__(self, dedupe="key"):
         self.directory = tempfile.mkdtemp(prefix="wayside-receiver-")
         self.store = os.path.join(self.directory, "store")
         self.mode_path = os.path.join(self.directory, "mode")
+        self.requests_path = os.path.join(self.directory, "requests")
+        self.dedupe = dedupe
         self.port = 0
         self.process = None
 
     def start(self):
         self.process = subprocess.Popen(
             [sys.executable, os.path.join(HERE, "receiver.py"), "--port", str(self.port),
-             "--store", self.store, "--mode", self.mode_path], stdout=subprocess.PIPE, text=True)
+             "--store", self.store, "--mode", self.mode_path, "--dedupe", self.dedupe,
+             "--requests", self.requests_path], stdout=subprocess.PIPE, text=True)
         self.port = int(self.process.stdout.readline().split()[1])
         return self
 
@@ -39,11 +50,11 @@ class Receiver:
         os.replace(self.mode_path + ".new", self.mode_path)
 
     def batches(self):
-        try:
-            with open(self.store, "rb") as f:
-                return [json.loads(line) for line in f if line.endswith(b"\n")]
-        except FileNotFoundError:
-            return []
+        return json_lines(self.store)
+
+    def requests(self):
+        """Every request that came, as it was answered."""
+        return json_lines(self.requests_path)
 
     def records(self):
         return [r for b in self.batches() for r in b["records"]]

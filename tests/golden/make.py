@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Makes tests/golden/vN.db: a log as version N of the file format writes it, by the program of that
-time (v1.db was made by 0.1.0, v2.db by 0.2.0, v3.db by 0.3.0). Not run by the tests; the files are kept for ever,
-and every later program must read them (golden_test.cc)."""
+time (v1.db was made by 0.1.0, v2.db by 0.2.0, v3.db by 0.3.0). Not run by the
+tests; the files are kept for ever, and every later program must read them (golden_test.cc)."""
 
 import os
 import shutil
