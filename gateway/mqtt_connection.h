@@ -25,9 +25,10 @@ class MqttConnection : public std::enable_shared_from_this<MqttConnection> {
   void start();
   // Timeouts; called several times a second.
   void tick(std::int64_t now_ms);
-  // The same client connected anew.
-  void take_over();
-  // The gateway stops: nothing more is read; what was taken is still acknowledged.
+  // The same client connected anew: what the kernel has received of this connection by now is
+  // still taken, then it ends, then the successor's session is opened.
+  void take_over(std::shared_ptr<MqttConnection> successor);
+  // The gateway stops: what the kernel has received by now is still taken and acknowledged.
   void stop_reading();
   void shut_down();
   void close();
@@ -44,12 +45,15 @@ class MqttConnection : public std::enable_shared_from_this<MqttConnection> {
   void wait_readable();
   void on_readable();
   void pump();
+  void decode();
+  [[nodiscard]] bool read_last_bytes();
+  [[nodiscard]] std::size_t received_bytes();
   [[nodiscard]] bool paused() const;
   void on(mqtt::ConnectRequested&& event);
   void on(mqtt::Published&& event);
   void on(const mqtt::Released& event);
   void on(const mqtt::Ended& event);
-  void open_session(const mqtt::Connect& connect);
+  void open_session();
   void session_opened(bool ok, const OpenSession& opened);
   void submit_batch();
   void committed(bool ok, std::uint64_t ticket, std::size_t bytes);
@@ -66,6 +70,7 @@ class MqttConnection : public std::enable_shared_from_this<MqttConnection> {
   std::string assigned_client_id_;
   std::optional<mqtt::Will> will_;
   std::int64_t session_id_ = 0;
+  bool clean_start_ = false;
   std::uint32_t session_expiry_s_ = 0;
   bool expiry_capped_ = false;      // it is not what the client asked for
   std::int64_t keep_alive_ms_ = 0;  // 1.5 times what the client said; 0: none
@@ -78,6 +83,9 @@ class MqttConnection : public std::enable_shared_from_this<MqttConnection> {
   bool accepted_ = false;    // its CONNACK was made: from then on it has a will
   bool was_paused_ = false;  // a bound stopped the reading; the tick looks whether it is over
   bool failed_ = false;      // a commit failed: nothing more is acknowledged here
+  bool mute_ = false;        // the peer takes no more output; its input is still read
+  std::optional<std::size_t> last_bytes_;  // nothing is read beyond these
+  std::shared_ptr<MqttConnection> successor_;
   std::int64_t accepted_ms_, last_input_ms_, last_output_ms_, closing_since_ms_ = 0;
 
   std::uint64_t ticket_ = 1;  // of the batch being filled

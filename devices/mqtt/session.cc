@@ -224,6 +224,12 @@ void Session::refuse(Reason reason, std::string_view text) {
   }
 }
 
+void Session::refuse_for_now() {
+  WS_CHECK(state_ == State::connecting);
+  state_ = State::ended;
+  if (version_ == Version::v311) encode_connack_v311(output_, false, 3);
+}
+
 std::size_t Session::release(std::uint64_t ticket) {
   std::size_t released = 0;
   while (!held_.empty() && held_.front().ticket <= ticket) {

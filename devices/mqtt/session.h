@@ -73,11 +73,18 @@ class Session {
   // False: the client takes no packet as large as a CONNACK; close.
   [[nodiscard]] bool accept(const StoredSession& stored, const ConnackProperties& properties);
   void refuse(Reason reason, std::string_view text);
+  // A refusal that passes: a 3.1.1 client is told "unavailable", one of version 5 nothing, because
+  // libmosquitto takes every refusal of version 5 as final and never comes back.
+  void refuse_for_now();
   // Everything up to this ticket is committed: its acknowledgements, in order, become output.
   // Returns how many.
   std::size_t release(std::uint64_t ticket);
-  // The server ends the connection (MQTT 5: with a DISCONNECT).
+  // The server ends the connection (MQTT 5: with a DISCONNECT): the client is at fault, or another
+  // one has its client id.
   void disconnect(Reason reason, std::string_view text);
+  // The server ends the connection without a word, because of something that passes: libmosquitto
+  // takes a DISCONNECT as final and never comes back.
+  void drop() { state_ = State::ended; }
 
   // Bytes for the client; the caller takes them.
   [[nodiscard]] std::string& output() { return output_; }

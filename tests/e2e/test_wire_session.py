@@ -262,11 +262,13 @@ class Connections(WireCase):
         return False
 
     def check_refused_busy(self):
-        for version, code in ((V311, 3), (V5, 0x89)):
+        """For now: 3.1.1 is told so; version 5 is closed, for some clients never come back else."""
+        for version in (V311, V5):
             wire = self.wire().send(connect_packet(self.id_, version)
                                     + self.publish("busy", 1, 1, version))
             got = wire.expect_close()
-            self.assertEqual([(p[0], p[2][:2]) for p in got], [(CONNACK, bytes([0, code]))])
+            self.assertEqual([(p[0], p[2][:2]) for p in got],
+                             [(CONNACK, b"\0\3")] if version == V311 else [])
         self.assertEqual(self.stored(), [])
 
 

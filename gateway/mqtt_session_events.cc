@@ -1,0 +1,182 @@
+// What a connection does with what its session reports: CONNECT, readings, releases, the end.
+#include <algorithm>
+#include <asio/post.hpp>
+
+#include "base/limits.h"
+#include "base/text.h"
+#include "gateway/mqtt_connection.h"
+
+namespace wayside {
+
+void MqttConnection::on(mqtt::ConnectRequested&& event) {
+  mqtt::Connect& connect = event.connect;
+  const auto over = [&] {
+    ended_ = true;
+    write();
+    end(false);
+  };
+  const auto refuse = [&](mqtt::Reason reason, const std::string& text) {
+    session_.refuse(reason, text);
+    over();
+  };
+  const bool busy =
+      hub_.outstanding > 10 * static_cast<std::size_t>(hub_.config.mqtt.max_connections);
+  // Who takes over a session of its own takes a place that it has already.
+  refused_ = refused_ && !hub_.clients.contains(connect.client_id);
+  if (refused_ || busy || hub_.stopping) {
+    hub_.count("refused.max_connections");
+    if (!hub_.stopping) {
+      hub_.logger.repeated(
+          LogLevel::warning, busy ? "mqtt.held_up" : "mqtt.max_connections",
+          cat("client '", printable(connect.client_id), "' at ", peer_, " is refused: ",
+              busy ? std::string("the log is held up")
+                   : cat("mqtt.max_connections = ", hub_.config.mqtt.max_connections,
+                         " is reached")));
+    }
+    session_.refuse_for_now();
+    return over();
+  }
+  if (connect.has_authentication_method) {
+    return refuse(mqtt::Reason::bad_authentication_method, "no enhanced authentication here");
+  }
+  if (connect.client_id.size() > limits::kClientIdBytesMax ||
+      (connect.client_id.empty() && connect.version == mqtt::Version::v311 &&
+       !connect.clean_start)) {
+    hub_.count("refused.client_id");
+    return refuse(mqtt::Reason::client_id_not_valid,
+                  cat("a client identifier of 1 to ", limits::kClientIdBytesMax, " bytes, please"));
+  }
+  if (connect.client_id.empty()) {
+    connect.client_id = assigned_client_id_ = "auto-" + random_uuid();
+  }
+  client_id_ = connect.client_id;
+  clean_start_ = connect.clean_start;
+  keep_alive_ms_ = connect.keep_alive_s * 1500LL;
+  const std::int64_t expiry_most_s = hub_.config.mqtt.session_expiry_max_ms / 1000;
+  session_expiry_s_ =
+      static_cast<std::uint32_t>(std::min<std::int64_t>(connect.session_expiry_s, expiry_most_s));
+  expiry_capped_ = session_expiry_s_ != connect.session_expiry_s;
+  will_ = std::move(connect.will);
+  opening_session_ = true;
+  registered_ = true;
+  std::weak_ptr<MqttConnection>& holder = hub_.clients[client_id_];
+  const auto other = std::exchange(holder, weak_from_this()).lock();
+  if (!other) return open_session();
+  session_.stash();  // the other one reads into the same buffer
+  other->take_over(shared_from_this());
+}
+
+// What the client had comes from the writer, behind everything of it that is on its way there.
+void MqttConnection::open_session() {
+  if (state_ != State::open) return;
+  ++hub_.outstanding;
+  Batch batch;
+  batch.flush_now = true;
+  batch.ops.emplace_back(
+      OpenSession{client_id_, clean_start_, session_expiry_s_, {}, {}, {}});
+  batch.done = [self = shared_from_this(), io = socket_.get_executor()](Batch& done,
+                                                                        const Status& status) {
+    asio::post(io,
+               [self, ok = status.has_value(), opened = std::get<OpenSession>(done.ops.front())] {
+                 self->session_opened(ok, opened);
+               });
+  };
+  hub_.sink.submit(std::move(batch));
+}
+
+void MqttConnection::session_opened(bool ok, const OpenSession& opened) {
+  hub_.settled();
+  opening_session_ = false;
+  if (ok) session_id_ = opened.session_id;
+  if (state_ != State::open || ended_) {
+    // Lost meanwhile: what was opened is closed again; unless the client is back already, whose
+    // session it is now.
+    if (session_id_ > 0 && !hub_.clients.contains(client_id_)) {
+      Batch batch;
+      batch.ops.emplace_back(CloseSession{session_id_, session_expiry_s_});
+      hub_.sink.submit(std::move(batch));
+    }
+    return;
+  }
+  if (!ok) {
+    hub_.count("refused.commit_failed");
+    session_.refuse_for_now();
+    ended_ = true;
+    write();
+    return end(false);
+  }
+  hub_.client_is_back(client_id_, opened.present);
+  mqtt::ConnackProperties properties;
+  properties.receive_maximum = static_cast<std::uint16_t>(hub_.config.mqtt.receive_maximum);
+  properties.maximum_packet_bytes = static_cast<std::uint32_t>(hub_.config.mqtt.max_packet_bytes);
+  properties.topic_alias_maximum = limits::kTopicAliasMax;
+  if (expiry_capped_) properties.session_expiry_s = session_expiry_s_;
+  properties.assigned_client_id = assigned_client_id_;
+  if (!session_.accept({opened.present, opened.qos2_ids}, properties)) return end(false);
+  accepted_ = true;
+  last_input_ms_ = hub_.clock.steady_ms();
+  pump();
+}
+
+std::string MqttConnection::known_as() const {
+  return assigned_client_id_.empty() ? client_id_ : "(assigned)";
+}
+
+const Ingest::Resolved& MqttConnection::resolve(std::string_view topic) {
+  if (resolved_generation_ != hub_.generation) {  // the routes are others now
+    topics_.clear();
+    last_resolved_ = {};
+    resolved_generation_ = hub_.generation;
+  }
+  if (last_resolved_.source && last_resolved_.source->mqtt_topic == topic) return last_resolved_;
+  const auto known = topics_.find(std::string(topic));
+  if (known != topics_.end()) {
+    last_resolved_ = known->second;
+  } else {
+    // An id that is given for one connection would only fill the dictionary of sources.
+    last_resolved_ = hub_.ingest->resolve(topic, known_as());
+    if (topics_.size() >= limits::kTopicCacheMax) topics_.clear();
+    topics_.emplace(topic, last_resolved_);
+  }
+  return last_resolved_;
+}
+
+void MqttConnection::on(mqtt::Published&& event) {
+  const mqtt::Publish& p = event.publish;
+  if (event.duplicate) return;
+  const std::size_t before = batch_.ops.size();
+  const auto made = hub_.ingest->make(resolve(p.topic), p.payload, p.retain, batch_.ops);
+  if (made.quarantined != nullptr) {
+    hub_.count(cat("quarantined.", made.quarantined));
+    hub_.note_trouble(known_as(), cat("quarantined: ", made.quarantined));
+  }
+  for (std::size_t i = before; i < batch_.ops.size(); ++i) batch_bytes_ += op_bytes(batch_.ops[i]);
+  if (p.qos == 2 && session_id_ > 0) batch_.ops.emplace_back(AddQos2Id{session_id_, p.packet_id});
+}
+
+void MqttConnection::on(const mqtt::Released& event) {
+  if (event.known && session_id_ > 0) {
+    batch_.ops.emplace_back(RemoveQos2Id{session_id_, event.packet_id});
+  }
+}
+
+void MqttConnection::on(const mqtt::Ended& event) {
+  ended_ = true;
+  if (event.session_expiry_s) {
+    session_expiry_s_ = static_cast<std::uint32_t>(std::min<std::int64_t>(
+        *event.session_expiry_s, hub_.config.mqtt.session_expiry_max_ms / 1000));
+  }
+  if (!event.by_client) {
+    hub_.count(event.reason == mqtt::Reason::packet_too_large ? "refused.packet_too_large"
+                                                              : "refused.protocol");
+    hub_.note_trouble(known_as(), cat("disconnected: ", event.what));
+    hub_.logger.repeated(
+        LogLevel::warning, cat("mqtt.", static_cast<int>(event.reason)),
+        cat("client '", printable(client_id_), "' at ", peer_, " is disconnected: ", event.what));
+  }
+  submit_batch();  // what came before is stored all the same
+  write();
+  end(event.publish_will);
+}
+
+}  // namespace wayside
