@@ -57,7 +57,7 @@ void Bridge::set_paused(bool paused) {
 }
 
 void Bridge::wait_while_paused(std::stop_token stop) {
-  const auto resumed = [&] { return !status_.paused; };
+  const auto resumed = [&]() REQUIRES_LOCK(mutex_) { return !status_.paused; };
   mutex_.lock();
   const bool now = resumed();
   mutex_.unlock();
@@ -450,7 +450,7 @@ void Bridge::pause(const SinkReply& reply, std::stop_token stop, bool sending) {
   MutexLock lock(mutex_);
   ++status_.tries_failed;
   wake_.wait_for(mutex_, stop, std::chrono::milliseconds(ms),
-                 [&] { return sending && status_.paused; });
+                 [&]() REQUIRES_LOCK(mutex_) { return sending && status_.paused; });
 }
 
 }  // namespace wayside

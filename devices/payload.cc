@@ -1,5 +1,6 @@
 #include "devices/payload.h"
 
+#include <algorithm>
 #include <array>
 #include <charconv>
 #include <cmath>

@@ -1,6 +1,7 @@
 // What the gateway answers on its control socket and over HTTP.
 #include <unistd.h>
 
+#include <algorithm>
 #include <future>
 
 #include "base/limits.h"

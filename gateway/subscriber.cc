@@ -77,7 +77,7 @@ struct Subscriber::Impl final : public mqtt::callback {
       auto client = std::make_unique<mqtt::async_client>(broker, config.client_id,
                                                          mqtt::create_options(MQTTVERSION_3_1_1));
       client->set_callback(*this);
-      const std::string why = connected(*client, stop);
+      const std::string why = stay_connected(*client, stop);
       // While a callback runs, every call of Paho waits for it.
       wait_until_idle();
       if (held->yes) {
@@ -109,7 +109,7 @@ struct Subscriber::Impl final : public mqtt::callback {
     }
   }
 
-  std::string connected(mqtt::async_client& client, std::stop_token stop) {
+  std::string stay_connected(mqtt::async_client& client, std::stop_token stop) {
     const auto connecting = client.connect(options());
     if (!answered(*connecting, kConnectWithin, stop)) return "no answer";
     const bool present = connecting->get_connect_response().is_session_present();
@@ -133,7 +133,7 @@ struct Subscriber::Impl final : public mqtt::callback {
     logger.info(cat("subscription ", printable(config.client_id), ": connected to ", broker,
                     present ? ", its session was kept" : ", a new session"));
     MutexLock lock(mutex);
-    wake.wait(mutex, stop, [&] { return lost.has_value(); });
+    wake.wait(mutex, stop, [&]() REQUIRES_LOCK(mutex) { return lost.has_value(); });
     return lost.value_or("stopped");
   }
 

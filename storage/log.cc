@@ -185,7 +185,7 @@ std::int64_t Log::wait_for_commit(std::int64_t seen, std::int64_t timeout_ms,
                                   std::stop_token stop) {
   mutex_.lock();
   committed_.wait_for(mutex_, stop, milliseconds(timeout_ms),
-                      [&] { return stats_.commits > seen; });
+                      [&]() REQUIRES_LOCK(mutex_) { return stats_.commits > seen; });
   const std::int64_t commits = stats_.commits;
   mutex_.unlock();
   return commits;
@@ -210,7 +210,7 @@ std::vector<Batch> Log::next_group(std::stop_token stop, bool idle_work) {
     // The first batch in an empty queue begins its linger: wake for it, then wait that long.
     const bool empty = queue_.empty();
     const auto until = empty ? idle_until : oldest_ + milliseconds(policy_.linger_ms);
-    wake_.wait_until(mutex_, stop, until, [&] {
+    wake_.wait_until(mutex_, stop, until, [&]() REQUIRES_LOCK(mutex_) {
       return due(steady_clock::now()) || (empty && !queue_.empty()) || !changes_.empty();
     });
   }

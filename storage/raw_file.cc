@@ -3,6 +3,7 @@
 #include <fcntl.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <array>
 #include <bit>
 #include <cstring>
@@ -100,7 +101,8 @@ struct Value {
 
 std::size_t size_of_type(std::uint64_t type) {
   constexpr std::array<std::size_t, 12> kSizes = {0, 1, 2, 3, 4, 6, 8, 8, 0, 0, 0, 0};
-  return type < 12 ? kSizes[type] : static_cast<std::size_t>((type - 12) / 2);
+  if (type < kSizes.size()) return kSizes[static_cast<std::size_t>(type)];
+  return static_cast<std::size_t>(std::min<std::uint64_t>((type - 12) / 2, SIZE_MAX));
 }
 
 // seq, tp, offset, ts, append_ms, key, value, headers, attrs, src, crc: seq is the rowid.

@@ -107,10 +107,11 @@ Result<Recovery::Bucket*> Recovery::bucket_of(ChainId chain, std::int64_t seq) {
       std::min((oldest.first_seq - 1 - seq) / bucket_rows_, limits::kSalvageSegmentsMax - 1);
   const std::int64_t segment = std::max<std::int64_t>(oldest.segment - 1 - back, 1);
   const auto [it, fresh] = buckets_.try_emplace({chain, segment});
+  Bucket& bucket = it->second;
   if (fresh) {
     auto prepared = [&]() -> Status {
       WS_TRY(e.db_.exec(create_segment_sql(chain, segment)));
-      WS_ASSIGN(it->second.insert, prepare_insert(e.db_, chain, segment, true));
+      WS_ASSIGN(bucket.insert, prepare_insert(e.db_, chain, segment, true));
       return {};
     }();
     if (!prepared) {
@@ -118,7 +119,7 @@ Result<Recovery::Bucket*> Recovery::bucket_of(ChainId chain, std::int64_t seq) {
       return tl::unexpected<Error>(prepared.error());
     }
   }
-  return &it->second;
+  return &bucket;
 }
 
 Status Recovery::use_file(const std::string& file) {

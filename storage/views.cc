@@ -128,7 +128,8 @@ Result<std::vector<std::string>> LogReader::cbor_columns(const Topic& topic) {
       if (!row) break;
       const auto tree = Json::parse_cbor(s.bytes(0));
       const auto* object = tree ? std::get_if<Json::Object>(&tree->value) : nullptr;
-      for (const auto& [name, value] : object == nullptr ? Json::Object{} : *object) {
+      for (const auto& member : object == nullptr ? Json::Object{} : *object) {
+        const std::string& name = member.first;
         const bool known = std::any_of(columns.begin(), columns.end(),
                                        [&](const auto& c) { return same_name(c, name); });
         if (!known && can_be_learnt(name) && columns.size() < limits::kLearntColumnsMax) {

@@ -1,5 +1,6 @@
 #include "tests/crash/fault_vfs.h"
 
+#include <algorithm>
 #include <cstring>
 #include <filesystem>
 #include <fstream>

@@ -1,5 +1,7 @@
 #include <gtest/gtest.h>
 
+#include <algorithm>
+
 #include "config/keys.h"
 #include "gateway/mqtt_hub.h"
 #include "gateway/plan.h"

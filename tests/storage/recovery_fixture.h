@@ -77,7 +77,7 @@ class RecoveryTest : public testing::Test {
     std::fstream f(path, std::ios::in | std::ios::out | std::ios::binary);
     f.seekp(at);
     const std::string garbage(static_cast<std::size_t>(bytes), with);
-    f.write(garbage.data(), bytes);
+    f.write(garbage.data(), static_cast<std::streamsize>(bytes));
   }
   // Salvages in the foreground, then compares: every acknowledged record is there or named as lost,
   // no other is, and the arithmetic is right. Returns how many are lost. `drops`: the oldest of a

@@ -1,5 +1,7 @@
 // A damaged database, a WAL that is gone, torn or another's, a copy that was put back: the log
 // opens, takes readings, offsets never go back, and what can be read comes back.
+#include <algorithm>
+
 #include "storage/raw_file.h"
 #include "storage/rescue.h"
 #include "tests/storage/recovery_fixture.h"

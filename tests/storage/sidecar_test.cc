@@ -226,7 +226,8 @@ TEST_F(SidecarTest, WhatASalvagedSegmentLosesTheOlderFileStillHas) {
                   " chain || '_' || segment FROM _ws_segments ORDER BY first_seq LIMIT 1)"));
   }();
   // The leaf that the inner page's first cell names; or there is but one.
-  const std::string page = must(read_file(options.path)).substr((root - 1) * 4096, 4096);
+  const auto begin = static_cast<std::size_t>(root - 1) * 4096;
+  const std::string page = must(read_file(options.path)).substr(begin, 4096);
   const auto number = [&](std::size_t at, int bytes) {
     std::int64_t n = 0;
     for (int i = 0; i < bytes; ++i) n = n << 8 | static_cast<unsigned char>(page[at++]);

@@ -1,5 +1,6 @@
 // Honest time: a clock that boots in 1970, becomes trusted late, jumps years ahead and back, drifts
 // by hours. What is asked by time is compared with all records, one by one.
+#include <algorithm>
 #include <set>
 
 #include "tests/support.h"
