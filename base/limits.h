@@ -108,6 +108,17 @@ inline constexpr std::int64_t kControlStallMs = 10'000;
 // Quarantined readings that one request may retry or drop: more are several requests.
 inline constexpr std::size_t kQuarantinePerRequestMax = 1000;
 
+// --- programs on the site ------------------------------------------------------------------
+// What a group's reader reads at once, and gives to a program in one batch: it is held in memory,
+// at worst six times as text. A larger record is a batch of its own.
+inline constexpr std::size_t kGroupBatchBytesMax = 1 << 20;
+// Bytes of records that a program with --stream may leave unacknowledged; beyond, it gets no more.
+inline constexpr std::size_t kStreamWindowBytesMax = 4 * 1024 * 1024;
+// A line that such a program may send: its longest part is the reason of a refusal.
+inline constexpr std::size_t kStreamLineBytesMax = 64 * 1024;
+// Of why a program refused a record, in each header of the quarantined one.
+inline constexpr std::size_t kRefusalTextBytesMax = 1000;
+
 // Memory that one query of a technician may take in one value, and rows of a table on a terminal.
 inline constexpr int kQueryValueBytesMax = 64 * 1024 * 1024;
 inline constexpr std::size_t kQueryRowsMax = 100'000;

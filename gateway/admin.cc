@@ -271,6 +271,15 @@ class Request {
       return out;
     };
     const std::string topic = header("mqtt.topic");
+    if (topic.empty() && !header("group").empty()) {
+      const std::string place = cat(header("topic"), " -p ", header("partition"));
+      return cat("kept: the program of group ", header("group"), " refused it; it is in ",
+                 header("topic"), " ", header("partition"), ":", header("offset"),
+                 " too. Once the program is mended, it alone: wayside read ", place, " -o ",
+                 header("offset"), " -n 1 --json | PROGRAM; or all from there on: wayside groups"
+                 " reset ", header("group"), " ", place, " --to ", header("offset"),
+                 " --execute. Then drop it");
+    }
     if (topic.empty()) {
       return cat("kept: the upstream of bridge ", header("bridge"), " refused it; it is in ",
                  header("topic"), " ", header("partition"), ":", header("offset"),

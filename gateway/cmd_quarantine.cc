@@ -72,7 +72,10 @@ Status list(const QuarantineArgs& args) {
     const std::string client = h.header("mqtt.client_id"), topic = h.header("mqtt.topic");
     table.add({cat(h.record.offset.value), ago(h.record.append_ms, now),
                cat(h.header("reason"), h.settled.empty() ? "" : cat(" (", h.settled, ")")),
-               short_text(client.empty() ? cat("bridge ", h.header("bridge")) : client, 24),
+               short_text(!client.empty()              ? client
+                          : !h.header("group").empty() ? cat("group ", h.header("group"))
+                                                       : cat("bridge ", h.header("bridge")),
+                          24),
                short_text(topic.empty() ? h.header("topic") : topic, 40), cat(value.size()),
                short_text(value, 30)});
   }));

@@ -77,6 +77,7 @@ class ControlClient {
   // The next line, as it is; `timeout`, or `unavailable` when the gateway is gone.
   [[nodiscard]] Result<std::string> line(std::int64_t timeout_ms);
   [[nodiscard]] Status send(std::string_view request);
+  [[nodiscard]] int fd() const { return fd_.get(); }  // to wait on, beside others
 
  private:
   UniqueFd fd_;

@@ -19,6 +19,12 @@ void format_option(CLI::App* verb, Format& format, const char* which) {
       "--json", [&format] { format = Format::json; }, "Short for --format json");
 }
 
+std::int64_t duration_of(const char* option, const std::string& text) {
+  const auto ms = parse_duration_ms(text);
+  if (!ms) throw CLI::ValidationError(option, "write a duration such as 10s or 2m");
+  return *ms;
+}
+
 CLI::App* family(CLI::App& app, const char* name, const char* doc) {
   auto* verb = app.add_subcommand(name, doc);
   verb->require_subcommand(1);
@@ -82,14 +88,44 @@ void add_read(CLI::App& app, LogVerbs& v, int& code) {
       ->check(CLI::Range(1, 100'000))
       ->capture_default_str()
       ->needs(group);
+  auto* exec = read->add_option("-x,--exec", args.exec,
+                                "Give them to this command (of /bin/sh), a batch a run, as JSON "
+                                "lines on its standard input; committed when it ends with 0")
+                   ->type_name("CMD")
+                   ->needs(group);
+  read->add_flag("--stream", args.stream,
+                 "Speak the acknowledged stream on standard input and output (docs/STREAM.md), or "
+                 "on those of the --exec command, which then goes on running")
+      ->needs(group);
+  read->add_option("--tries", args.tries,
+                   "How often the --exec command may fail before the record that makes it fail is "
+                   "found and set aside")
+      ->check(CLI::Range(1, 1000))
+      ->capture_default_str()
+      ->needs(exec);
+  read->add_option("--timeout", v.read_timeout,
+                   "Of a run of the command; of a stream: without a word about what was given")
+      ->capture_default_str()
+      ->needs(group);
+  read->add_option("--linger", v.read_linger,
+                   "With --exec and --follow: how long a batch waits for company")
+      ->capture_default_str()
+      ->needs(exec);
   format_option(read, args.format, "table, json (a line each), csv or raw (the value)");
   read->footer(
       "Examples (with -c FILE, or the default file):\n  wayside read truck_gps -o -10\n  wayside "
       "read truck_gps -o @-1h -k truck-007 "
       "--json\n  wayside read truck_gps -o end --follow\n  wayside read truck_gps --group dash "
-      "--json");
+      "--json\n  wayside read truck_gps --group count --exec 'wc -l'\n"
+      "Into a pipe, what was written counts as read, not what a program has processed: --exec or "
+      "--stream.");
   read->callback([&] {
     args.commit_before = v.commit == "before";
+    args.timeout_ms = duration_of("--timeout", v.read_timeout);
+    args.linger_ms = duration_of("--linger", v.read_linger);
+    if (args.timeout_ms == 0) throw CLI::ValidationError("--timeout", "is no time at all");
+    // A table is for people.
+    if (!args.exec.empty() && args.format == Format::table) args.format = Format::json;
     code = args.group.empty() ? cmd_read(args) : cmd_read_group(args);
   });
 
@@ -111,9 +147,7 @@ void add_query(CLI::App& app, LogVerbs& v, int& code) {
   query->footer(
       "Example:\n  wayside query \"SELECT key, max(time), speed FROM truck_gps GROUP BY key\"");
   query->callback([&] {
-    const auto ms = parse_duration_ms(v.query_timeout);
-    if (!ms) throw CLI::ValidationError("--timeout", "write a duration such as 10s or 2m");
-    v.query.timeout_ms = *ms;
+    v.query.timeout_ms = duration_of("--timeout", v.query_timeout);
     code = cmd_query(v.query);
   });
 }

@@ -8,6 +8,11 @@
 
 namespace wayside {
 
+// As text, each line with its end: the heading that the format has, and a record.
+[[nodiscard]] std::string record_heading(Format format);
+void append_record(std::string& out, Format format, const std::string& topic,
+                   std::int32_t partition, const StoredRecord& record);
+
 class RecordPrinter {
  public:
   // Prints the heading that the format has. `topic` must outlive it.

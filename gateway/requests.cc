@@ -15,6 +15,39 @@ namespace {
 constexpr auto kHttpWithin = std::chrono::seconds(5);
 constexpr std::int64_t kTouchGroupsMostMs = 3'600'000;
 
+// What a program said of a record that it refuses.
+std::string refusal_text(const Json& request, std::string_view name) {
+  return printable(request.text(name).substr(0, limits::kRefusalTextBytesMax));
+}
+
+// The quarantined copy of a record, and its count. The record itself stays in its topic.
+void add_refusal(const StoredRecord& r, const Topic& topic, const Topic& quarantine,
+                 const std::string& group, const Json& request, std::vector<Op>& ops) {
+  std::vector<Header> headers{{"reason", "refused_by_program"},
+                              {"detail", refusal_text(request, "detail")},
+                              {"group", group},
+                              {"topic", topic.name},
+                              {"partition", cat(request.number("partition"))},
+                              {"offset", cat(r.offset.value)}};
+  for (const char* name : {"exit", "stderr"}) {
+    if (auto text = refusal_text(request, name); !text.empty()) headers.emplace_back(name, text);
+  }
+  const auto own = decode_headers(r.record.headers);
+  for (std::size_t i = 0; own && i < own->size(); ++i) {
+    const bool taken = std::any_of(headers.begin(), headers.end(),
+                                   [&](const Header& h) { return h.first == (*own)[i].first; });
+    if (!taken) headers.push_back((*own)[i]);
+  }
+  Append append;
+  append.tp = quarantine.partitions.front().tp;
+  append.record.key = r.record.key;
+  append.record.value = r.record.value;
+  append.record.attributes = r.record.attributes & kCbor;
+  append.record.headers = encode_headers(headers);
+  ops.emplace_back(std::move(append));
+  ops.emplace_back(Count{"quarantined.refused_by_program", 1});
+}
+
 }  // namespace
 
 void Gateway::on_request(PeerId peer, const std::string& line) {
@@ -37,6 +70,8 @@ void Gateway::on_request(PeerId peer, const std::string& line) {
     on_join(peer, *request);
   } else if (what == "commit") {
     on_commit(peer, *request);
+  } else if (what == "refuse") {
+    on_refuse(peer, *request);
   } else if (what == "reload") {
     reload([this, peer](const Result<std::vector<std::string>>& changes) {
       if (!changes) return control_->answer(peer, error_json(changes.error()));
@@ -112,34 +147,81 @@ void Gateway::on_join(PeerId peer, const Json& request) {
   control_->answer(peer, *active ? "{\"active\":true}" : "{\"active\":false}");
 }
 
-void Gateway::on_commit(PeerId peer, const Json& request) {
+// The topic that this peer reads as the active member of a group.
+Result<const Topic*> Gateway::active_topic(PeerId peer, const Catalog& catalog) const {
   const auto of = member_of_.find(peer);
   if (of == member_of_.end() || !coordinator_.is_active(peer, of->second.group, of->second.topic)) {
-    return control_->answer(
-        peer, error_json({ErrorCode::refused, "only the active reader of a group commits", ""}));
+    return fail(ErrorCode::refused, "only the active reader of a group commits");
   }
-  const auto catalog = log_->catalog();
-  const Topic* topic = catalog->find(of->second.topic);
+  const Topic* topic = catalog.find(of->second.topic);
   if (topic == nullptr || topic->id != of->second.id) {
-    return control_->answer(
-        peer, error_json({ErrorCode::not_found, "the topic was deleted while it was read", ""}));
+    return fail(ErrorCode::not_found, "the topic was deleted while it was read");
   }
+  return topic;
+}
+
+void Gateway::on_commit(PeerId peer, const Json& request) {
+  const auto catalog = log_->catalog();
+  const auto topic = active_topic(peer, *catalog);
+  if (!topic) return control_->answer(peer, error_json(topic.error()));
+  const auto& partitions = (*topic)->partitions;
   Batch batch;
   for (const Json& one : request.list("offsets")) {
     const std::int64_t partition = one.number("partition", -1), offset = one.number("offset", -1);
-    if (partition < 0 || offset < 0 ||
-        partition >= static_cast<std::int64_t>(topic->partitions.size())) {
+    if (partition < 0 || offset < 0 || partition >= static_cast<std::int64_t>(partitions.size())) {
       return control_->answer(
           peer, error_json({ErrorCode::invalid_argument, "an offset of no partition", ""}));
     }
-    const TpId tp = topic->partitions[static_cast<std::size_t>(partition)].tp;
-    batch.ops.emplace_back(CommitOffset{of->second.group, tp, Offset(offset), ""});
+    const TpId tp = partitions[static_cast<std::size_t>(partition)].tp;
+    batch.ops.emplace_back(CommitOffset{member_of_.at(peer).group, tp, Offset(offset), ""});
   }
   batch.flush_now = true;
   batch.done = [this, peer](Batch&, const Status& status) {
     control_->answer(peer, status ? "{\"ok\":true}" : error_json(status.error()));
   };
   log_->submit(std::move(batch));
+}
+
+// A program refuses a record: it goes to quarantine and the group goes on behind it, in one
+// transaction. The record is read here, so that what is set aside is what the log has.
+void Gateway::on_refuse(PeerId peer, const Json& request) {
+  const auto work = [&]() -> Status {
+    const auto catalog = log_->catalog();
+    WS_ASSIGN(const Topic* topic, active_topic(peer, *catalog));
+    const std::int64_t partition = request.number("partition", -1);
+    const Offset offset(request.number("offset", -1));
+    if (partition < 0 || offset.value < 0 ||
+        partition >= static_cast<std::int64_t>(topic->partitions.size())) {
+      return fail(ErrorCode::invalid_argument, "an offset of no partition");
+    }
+    const TpId tp = topic->partitions[static_cast<std::size_t>(partition)].tp;
+    const Seq seq(request.number("seq", -1));
+    WS_ASSIGN(LogReader reader, LogReader::open(log_->path()));
+    WS_ASSIGN(const auto page, reader.read(topic->chain, seq, {{tp}}, {1, SIZE_MAX}, seq));
+    if (!page.records.empty() && page.records.front().offset != offset) {
+      return fail(ErrorCode::invalid_argument, cat("no record ", partition, ":", offset.value,
+                                                   " stands at ", seq.value, " in the log"));
+    }
+    const std::string& group = member_of_.at(peer).group;
+    Batch batch;
+    batch.ops.emplace_back(CommitOffset{group, tp, Offset(offset.value + 1), ""});
+    const Topic* quarantine = catalog->find(kQuarantineTopic);
+    // What expired meanwhile cannot be set aside, and what is in quarantine stays there.
+    if (!page.records.empty() && topic != quarantine) {
+      add_refusal(page.records.front(), *topic, *quarantine, group, request, batch.ops);
+    }
+    logger_.repeated(LogLevel::warning, cat("refused.", group),
+                     cat("group ", printable(group), ": its program refuses ", topic->name, " ",
+                         partition, ":", offset.value, ", which goes to quarantine: ",
+                         refusal_text(request, "detail")));
+    batch.flush_now = true;
+    batch.done = [this, peer](Batch&, const Status& status) {
+      control_->answer(peer, status ? "{\"ok\":true}" : error_json(status.error()));
+    };
+    log_->submit(std::move(batch));
+    return {};
+  };
+  if (const auto status = work(); !status) control_->answer(peer, error_json(status.error()));
 }
 
 void Gateway::on_gone(PeerId peer) {

@@ -45,6 +45,9 @@ struct ReadArgs {
   std::string group;
   bool commit_before = false;
   std::int64_t batch = 500;
+  std::string exec;  // a command that processes them; empty: they are printed
+  bool stream = false;
+  std::int64_t tries = 5, timeout_ms = 300'000, linger_ms = 200;
 };
 int cmd_read(const ReadArgs& args);
 
