@@ -7,6 +7,7 @@
 
 #include <cerrno>
 #include <cstring>
+#include <fstream>
 #include <vector>
 
 #include "base/text.h"
@@ -65,6 +66,11 @@ bool file_exists(const std::string& path) {
 bool is_regular_file(const std::string& path) {
   struct stat st {};
   return ::stat(path.c_str(), &st) == 0 && S_ISREG(st.st_mode);
+}
+
+bool is_directory(const std::string& path) {
+  struct stat st {};
+  return ::stat(path.c_str(), &st) == 0 && S_ISDIR(st.st_mode);
 }
 
 std::uint64_t file_inode(const std::string& path) {
@@ -152,6 +158,17 @@ Status write_ballast(const std::string& path, std::int64_t bytes) {
     return tl::unexpected<Error>(errno_error(cat("allocating ", path), e));
   }
   return {};
+}
+
+bool is_locked(const std::string& path) {
+  const std::uint64_t inode = file_inode(path);
+  std::ifstream locks("/proc/locks");
+  for (std::string line; inode != 0 && std::getline(locks, line);) {
+    // "1: FLOCK  ADVISORY  WRITE 123 fe:00:4711 0 EOF"
+    if (line.find("FLOCK") == std::string::npos) continue;
+    if (line.find(cat(":", inode, " ")) != std::string::npos) return true;
+  }
+  return false;
 }
 
 Result<UniqueFd> lock_file(const std::string& path) {

@@ -35,6 +35,7 @@ class UniqueFd {
 [[nodiscard]] Result<std::string> read_head(const std::string& path, std::size_t bytes);
 [[nodiscard]] bool file_exists(const std::string& path);
 [[nodiscard]] bool is_regular_file(const std::string& path);
+[[nodiscard]] bool is_directory(const std::string& path);
 // The file's inode number, or 0 when there is none.
 [[nodiscard]] std::uint64_t file_inode(const std::string& path);
 // Bytes of the file, or 0 when there is none.
@@ -54,6 +55,9 @@ class UniqueFd {
 [[nodiscard]] Status rename_file(const std::string& from, const std::string& to);
 // A file of `bytes` really allocated bytes, as ballast.
 [[nodiscard]] Status write_ballast(const std::string& path, std::int64_t bytes);
+// Whether somebody holds a flock(2) on `path`, by the kernel's table: asking takes no lock. False
+// also when that cannot be told (a holder in another container).
+[[nodiscard]] bool is_locked(const std::string& path);
 // An exclusive flock(2) on `path`, held as long as the descriptor lives; busy when somebody has it.
 [[nodiscard]] Result<UniqueFd> lock_file(const std::string& path);
 

@@ -13,6 +13,7 @@
 #include "gateway/ingest.h"
 #include "storage/coordinator.h"
 #include "storage/reader.h"
+#include "storage/recovery.h"
 
 namespace wayside {
 namespace {
@@ -39,6 +40,8 @@ class Request {
       status = settle();
     } else if (what == "bridge.pause" || what == "bridge.resume") {
       status = pause_bridge(what == "bridge.pause");
+    } else if (what == "restored") {
+      change([](Engine& engine) { return engine.recovery().note_restored(); });
     } else {
       return false;
     }

@@ -6,6 +6,7 @@
 #include <cstdio>
 #include <iostream>
 
+#include "base/file.h"
 #include "base/limits.h"
 #include "base/text.h"
 #include "gateway/control.h"
@@ -65,8 +66,26 @@ void Table::print() const {
 }
 
 Result<OpenedLog> open_log(const std::string& config_path) {
-  WS_ASSIGN(Plan plan, load_plan(config_path));
-  WS_ASSIGN(LogReader reader, LogReader::open(plan.config.database_path()));
+  auto log = look_at_log(config_path);
+  if (!log) return log;
+  for (const std::string& doubt : log->reader.doubts()) {
+    std::fprintf(stderr, "wayside: the log may not be whole: %s\n", printable(doubt).c_str());
+  }
+  return log;
+}
+
+Result<OpenedLog> look_at_log(const std::string& config_path) {
+  Plan plan;
+  const bool directory = is_directory(config_path);
+  if (directory) {
+    std::string text = "data_dir = ";
+    append_json_string(text, config_path.substr(0, config_path.find_last_not_of('/') + 1));
+    LoadedConfig defaults = parse_config(text, config_path);
+    plan = make_plan(defaults.config, defaults.problems);
+  } else {
+    WS_ASSIGN(plan, load_plan(config_path));
+  }
+  WS_ASSIGN(LogReader reader, LogReader::look(plan.config.database_path(), directory));
   WS_ASSIGN(Catalog catalog, reader.catalog());
   return OpenedLog{std::move(plan), std::move(reader), std::move(catalog)};
 }

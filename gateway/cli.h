@@ -49,6 +49,9 @@ struct OpenedLog {
   Catalog catalog;
 };
 [[nodiscard]] Result<OpenedLog> open_log(const std::string& config_path);
+// The same for a verb that tells itself what LogReader::doubts() says. Instead of a configuration
+// file it may be a directory: the log there is looked at, and nothing in it is changed.
+[[nodiscard]] Result<OpenedLog> look_at_log(const std::string& config_path);
 // Host and port of the listener: as given, else of the running gateway, else as configured.
 [[nodiscard]] Result<HostPort> find_listener(const std::string& config_path, std::string host,
                                              int port);

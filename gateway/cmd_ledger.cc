@@ -15,7 +15,7 @@ struct BridgeAccount {
 };
 
 Status ledger(const LedgerArgs& args, bool& reconciled) {
-  WS_ASSIGN(OpenedLog log, open_log(args.config));
+  WS_ASSIGN(OpenedLog log, look_at_log(args.config));
   // Rows and marks of a topic are of one snapshot; what comes meanwhile is in neither.
   std::int64_t rows = 0, expected = 0;
   std::vector<std::string> wrong;
@@ -49,6 +49,7 @@ Status ledger(const LedgerArgs& args, bool& reconciled) {
     bridges.push_back(a);
   }
   const std::int64_t difference = rows - expected;
+  for (const std::string& doubt : log.reader.doubts()) wrong.push_back(printable(doubt));
   reconciled = difference == 0 && wrong.empty();
   for (const BridgeAccount& b : bridges) {
     if (b.passed + b.unsent + b.expired_unsent == b.stored) continue;

@@ -27,6 +27,7 @@ struct Picture {
   std::map<std::string, Lag> bridges;
   std::vector<std::string> wal_holders;
   std::vector<DamagedFile> damaged;
+  std::vector<std::string> doubts;  // what seems to be missing of the log
 };
 
 // Who holds a read lock of the WAL, by the kernel's table of locks: SQLite's readers lock bytes 123
@@ -54,7 +55,7 @@ std::vector<std::string> wal_holders(const std::string& shm, std::int64_t gatewa
 }
 
 Result<Picture> look(const StatusArgs& args) {
-  WS_ASSIGN(OpenedLog log, open_log(args.config));
+  WS_ASSIGN(OpenedLog log, look_at_log(args.config));
   Picture p;
   p.config = log.plan.config;
   if (auto live = ask_gateway(p.config.data_dir, R"({"do":"status"})")) p.live = std::move(*live);
@@ -62,6 +63,7 @@ Result<Picture> look(const StatusArgs& args) {
   p.topics = static_cast<std::int64_t>(log.catalog.topics().size());
   WS_ASSIGN(p.segments, log.reader.number("SELECT count(*) FROM _ws_segments"));
   WS_ASSIGN(p.damaged, log.reader.damaged());
+  p.doubts = log.reader.doubts();
   WS_ASSIGN(const Identity identity, log.reader.identity());
   p.epoch = identity.epoch;
   p.database_bytes = file_size(p.config.database_path());
@@ -96,11 +98,19 @@ void print_json(const Picture& p) {
     out += cat(std::exchange(first, false) ? "" : ",", "{\"name\":\"", name,
                "\",\"unsent\":", lag.records, ",\"oldest_unsent_ms\":", lag.oldest_append_ms, "}");
   }
+  out += "],\"doubts\":[";
+  for (std::size_t i = 0; i < p.doubts.size(); ++i) {
+    out += i == 0 ? "" : ",";
+    append_json_string(out, printable(p.doubts[i]));
+  }
   std::printf("%s],\"gateway\":%s}\n", out.c_str(), p.live ? p.live->dump().c_str() : "null");
 }
 
 void print_alarms(const Picture& p) {
   const auto alarm = [](const std::string& text) { std::printf("ALARM       %s\n", text.c_str()); };
+  for (const std::string& doubt : p.doubts) {
+    alarm(cat("the log may not be whole: ", printable(doubt)));
+  }
   if (p.live && p.live->flag("failing")) {
     alarm(cat("commits fail, nothing is acknowledged: ", p.live->text("last_error")));
   } else if (p.live && p.live->number("failed_commits") > 0) {

@@ -19,6 +19,7 @@ class Verifier {
   Verifier(const VerifyArgs& args, OpenedLog& log) : args_(args), log_(log) {}
 
   Status run() {
+    for (const std::string& doubt : log_.reader.doubts()) problem(printable(doubt));
     WS_TRY(structure());
     WS_ASSIGN(total_, log_.reader.number("SELECT (SELECT ifnull(sum(rows), 0) FROM _ws_segments)"));
     std::map<ChainId, std::vector<TpId>> chains;
@@ -201,7 +202,7 @@ class Verifier {
 }  // namespace
 
 int cmd_verify(const VerifyArgs& args) {
-  auto log = open_log(args.config);
+  auto log = look_at_log(args.config);
   if (!log) return report(log.error());
   Verifier v(args, *log);
   if (const Status s = v.run(); !s) return report(s.error());

@@ -38,7 +38,8 @@ void add_topics(CLI::App& app, TopicsArgs& args, int& code) {
   auto* create = topics->add_subcommand("create", "Make a topic that no configuration names");
   auto* alter = topics->add_subcommand("alter", "Change such a topic");
   auto* remove = topics->add_subcommand("delete", "Delete such a topic, with its records");
-  for (CLI::App* verb : {list, describe, create, alter, remove}) config_option(verb, args.config);
+  for (CLI::App* verb : {list, describe}) look_option(verb, args.config);
+  for (CLI::App* verb : {create, alter, remove}) config_option(verb, args.config);
   for (CLI::App* verb : {describe, create, alter, remove}) {
     verb->add_option("topic", args.topic, "The topic")->required();
   }
@@ -66,7 +67,7 @@ void add_read(CLI::App& app, LogVerbs& v, int& code) {
   ReadArgs& args = v.read;
   auto* read =
       app.add_subcommand("read", "Print records; alone from the log start to the present end");
-  config_option(read, args.config);
+  look_option(read, args.config);
   read->add_option("topic", args.topic, "The topic")->required();
   read->add_option("-o,--offset", args.range,
                    "A range: start, end, 100, 100:200, :200, +10 or -10 (first or last ten of each "
@@ -130,7 +131,7 @@ void add_read(CLI::App& app, LogVerbs& v, int& code) {
   });
 
   auto* latest = app.add_subcommand("latest", "The last record of each key");
-  config_option(latest, v.latest.config);
+  look_option(latest, v.latest.config);
   latest->add_option("topic", v.latest.topic, "The topic")->required();
   latest->add_option("--since", v.latest.since, "Only keys that came within, such as 1h or 7d");
   format_option(latest, v.latest.format, "table, json (a line each), csv or raw (the value)");
@@ -140,7 +141,7 @@ void add_read(CLI::App& app, LogVerbs& v, int& code) {
 
 void add_query(CLI::App& app, LogVerbs& v, int& code) {
   auto* query = app.add_subcommand("query", "Read-only SQL over the log; each topic is a view");
-  config_option(query, v.query.config);
+  look_option(query, v.query.config);
   query->add_option("sql", v.query.sql, "The SQL statement")->required();
   query->add_option("--timeout", v.query_timeout, "A time limit")->capture_default_str();
   format_option(query, v.query.format, "table, json (a line each) or csv");
@@ -159,7 +160,8 @@ void add_groups(CLI::App& app, GroupsArgs& args, int& code) {
   auto* reset =
       groups->add_subcommand("reset", "Set a group's offsets; shows first what it would do");
   auto* remove = groups->add_subcommand("delete", "Forget a group; the records stay");
-  for (CLI::App* verb : {list, describe, reset, remove}) config_option(verb, args.config);
+  for (CLI::App* verb : {list, describe}) look_option(verb, args.config);
+  for (CLI::App* verb : {reset, remove}) config_option(verb, args.config);
   for (CLI::App* verb : {describe, reset, remove}) {
     verb->add_option("group", args.group, "The group")->required();
   }
@@ -210,7 +212,8 @@ void add_quarantine(CLI::App& app, QuarantineArgs& args, int& code) {
   auto* retry = quarantine->add_subcommand("retry", "Send them through the routes as they are now");
   auto* drop = quarantine->add_subcommand("drop", "Have done with them");
   auto* save = quarantine->add_subcommand("export", "All that wait, as JSON lines");
-  for (CLI::App* verb : {list, show, retry, drop, save}) config_option(verb, args.config);
+  for (CLI::App* verb : {list, show, save}) look_option(verb, args.config);
+  for (CLI::App* verb : {retry, drop}) config_option(verb, args.config);
   for (CLI::App* verb : {show, retry, drop}) {
     verb->add_option("offset", args.offsets, "Their offsets in the topic 'quarantine'");
   }
@@ -238,9 +241,20 @@ void config_option(CLI::App* verb, std::string& path) {
   verb->add_option("-c,--config", path, "The configuration file")->capture_default_str();
 }
 
+void look_option(CLI::App* verb, std::string& path) {
+  config_option(verb, path);
+  verb
+      ->add_option_function<std::string>(
+          "--data", [&path](const std::string& directory) { path = directory; },
+          "Look at the log in this directory instead, such as of a mounted card; nothing in it is "
+          "changed")
+      ->type_name("DIR")
+      ->check(CLI::ExistingDirectory.description(""));
+}
+
 void add_log_verbs(CLI::App& app, LogVerbs& v, int& code) {
   auto* status = app.add_subcommand("status", "What the gateway does and what the log holds");
-  config_option(status, v.status.config);
+  look_option(status, v.status.config);
   status->add_flag("--json", v.status.json, "As JSON");
   status->callback([&] { code = cmd_status(v.status); });
 
@@ -252,7 +266,7 @@ void add_log_verbs(CLI::App& app, LogVerbs& v, int& code) {
   add_quarantine(app, v.quarantine, code);
 
   auto* devices = app.add_subcommand("devices", "Who sends, how often, and who is silent");
-  config_option(devices, v.devices.config);
+  look_option(devices, v.devices.config);
   devices->add_option("--since", v.devices.since, "Readings that came within")
       ->capture_default_str();
   devices->add_flag("--json", v.devices.json, "As JSON");
@@ -260,13 +274,13 @@ void add_log_verbs(CLI::App& app, LogVerbs& v, int& code) {
   devices->callback([&] { code = cmd_devices(v.devices); });
 
   auto* ledger = app.add_subcommand("ledger", "Where every reading went, and whether it adds up");
-  config_option(ledger, v.ledger.config);
+  look_option(ledger, v.ledger.config);
   ledger->add_flag("--json", v.ledger.json, "As JSON");
   ledger->footer("Exit code 1 when it does not reconcile.\nExample:\n  wayside ledger");
   ledger->callback([&] { code = cmd_ledger(v.ledger); });
 
   auto* verify = app.add_subcommand("verify", "Check every record and offset of the log");
-  config_option(verify, v.verify.config);
+  look_option(verify, v.verify.config);
   verify->add_flag("--quick", v.verify.quick, "Leave out SQLite's check of its indexes");
   verify->add_flag("--json", v.verify.json, "As JSON");
   verify->footer("Exit code 1 when something is wrong.\nExample:\n  wayside verify");
@@ -284,6 +298,17 @@ void add_log_verbs(CLI::App& app, LogVerbs& v, int& code) {
       "named. A running gateway does this by itself. Exit code 1 when something is wrong still.\n"
       "With the gateway stopped (systemctl stop wayside): wayside repair --yes");
   repair->callback([&] { code = cmd_repair(v.repair); });
+
+  auto* restored = app.add_subcommand(
+      "restored", "Say that the log was put back from an image or a backup");
+  config_option(restored, v.restored.config);
+  restored->add_flag("-y,--yes", v.restored.yes, "Do not ask");
+  restored->footer(
+      "The log goes on under a new identity, with offsets 200,000 beyond: no offset and no key is\n"
+      "given twice. Nothing is deleted. A copy of the files is recognised without this; an\n"
+      "image of the card that was written back on the same board looks like the original.\n"
+      "With the gateway running or stopped: wayside restored --yes");
+  restored->callback([&] { code = cmd_restored(v.restored); });
 }
 
 std::string bash_completion(const CLI::App& app) {

@@ -25,6 +25,7 @@ struct LogVerbs {
   LedgerArgs ledger;
   VerifyArgs verify;
   RepairArgs repair;
+  RestoredArgs restored;
   DevicesArgs devices;
   std::string query_timeout = "10s", commit = "after";
   std::string read_timeout = "5m", read_linger = "200ms";
@@ -32,6 +33,8 @@ struct LogVerbs {
 void add_log_verbs(CLI::App& app, LogVerbs& verbs, int& code);
 
 void config_option(CLI::App* verb, std::string& path);
+// The same, and --data: a directory to look at instead.
+void look_option(CLI::App* verb, std::string& path);
 // A script for bash, made from the verbs and options that there are.
 [[nodiscard]] std::string bash_completion(const CLI::App& app);
 

@@ -5,6 +5,7 @@
 
 #include "base/limits.h"
 #include "base/text.h"
+#include "storage/place.h"
 #include "bridge/bridge.h"
 
 namespace wayside {
@@ -251,6 +252,7 @@ Result<Plan> load_plan(const std::string& path) {
 EngineOptions engine_options(const Config& c) {
   EngineOptions options;
   options.path = c.database_path();
+  options.board = board_serial();
   options.budget_bytes = c.storage.budget_bytes;
   options.keep_free_bytes = c.storage.keep_free_bytes;
   options.segment_rows = c.storage.segment_rows;

@@ -122,6 +122,12 @@ void Gateway::on_admin(PeerId peer, const Json& request) {
       answer(std::move(text));
     };
   }
+  if (what == "restored") {  // noted, it is done by a start
+    then = [this, answer](std::string text) {
+      if (text.starts_with("{\"ok\"")) log_->reopen("it was put back from a copy");
+      answer(std::move(text));
+    };
+  }
   if (!do_admin_request(*log_, plan_, clock_, request, then)) {
     answer(error_json({ErrorCode::invalid_argument,
                        cat("the gateway does not know the request '", printable(what), "'"),

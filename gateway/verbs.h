@@ -106,6 +106,12 @@ struct RepairArgs {
 };
 int cmd_repair(const RepairArgs& args);
 
+struct RestoredArgs {
+  std::string config;
+  bool yes = false;
+};
+int cmd_restored(const RestoredArgs& args);
+
 struct DevicesArgs {
   std::string config, since = "24h";
   bool json = false;

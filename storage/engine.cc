@@ -29,6 +29,13 @@ Engine::Engine(const EngineOptions& options, const Clock& clock, Logger& logger)
 
 Engine::~Engine() {
   recovery_->note_end();
+  for (Statement* s : {&begin_, &commit_, &rollback_, &find_source_, &add_source_, &add_qos2_,
+                       &remove_qos2_, &commit_offset_, &count_}) {
+    *s = Statement();
+  }
+  chains_.clear();  // their statements, too: what is left open keeps the database open
+  db_ = Database();
+  recovery_->note_closed();
 }
 
 // Data never keeps it from starting: what cannot be opened is set aside. But once only: a fresh
@@ -335,6 +342,7 @@ Status Engine::start_epoch() {
         cat("UPDATE _ws_sessions SET disconnected_ms=", clock_.trusted() ? clock_.wall_ms() : 0,
             " WHERE disconnected_ms IS NULL")));
     WS_TRY(db_.exec("DELETE FROM _ws_sessions WHERE expiry_s=0"));
+    WS_TRY(recovery_->note_place());
     return db_.exec(
         "DELETE FROM _ws_qos2 WHERE session_id NOT IN "
         "(SELECT session_id FROM _ws_sessions)");

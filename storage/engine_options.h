@@ -10,6 +10,7 @@ namespace wayside {
 struct EngineOptions {
   std::string path;  // of wayside.db
   std::string vfs;   // for tests; empty: the system's
+  std::string board;  // serial number of the board it runs on; empty: not known
   // Called now and then while opening takes long: whoever waits for it is told so.
   std::function<void()> still_opening;
   // Not empty: the database was found damaged while it was used; it is set aside at once.

@@ -166,9 +166,12 @@ std::string Log::opened_anew_for() const {
 }
 
 void Log::note_reopening(const Error& error) {
-  if (!engine_->must_open_anew()) return;
+  if (engine_->must_open_anew()) reopen(error.what);
+}
+
+void Log::reopen(const std::string& why) {
   const MutexLock lock(mutex_);
-  open_anew_ = error.what;
+  open_anew_ = why;
 }
 
 std::string Log::damage() const {

@@ -78,6 +78,7 @@ class Log final : public BatchSink {
   [[nodiscard]] std::string damage() const;
   // Not empty: the log is sound, but must be opened anew, and nothing is acknowledged until then.
   [[nodiscard]] std::string opened_anew_for() const;
+  void reopen(const std::string& why);
   // The program stops: a write lock that somebody else holds is no longer waited out. Thread: any.
   void give_up_waiting() { give_up_waiting_ = true; }
   // Waits until more than `seen` commits have been made, the time is over or a stop is asked for.

@@ -179,6 +179,11 @@ class Scanner {
     return result_;
   }
 
+  Status run_wal(std::int64_t frames) {
+    index_wal();
+    return look_at_frames(0, frames);
+  }
+
  private:
   Status look_at_frames(std::int64_t from, std::int64_t to) {
     PageBytes page;
@@ -358,6 +363,11 @@ Result<ScanResult> scan_records(const std::string& path,
                                 const std::function<Status(StoredRecord&&)>& each,
                                 const std::function<Status(std::int64_t)>& progress) {
   return Scanner(path, each).run(progress);
+}
+
+Status scan_wal_records(const std::string& path, std::int64_t frames,
+                        const std::function<Status(StoredRecord&&)>& each) {
+  return Scanner(path, each).run_wal(frames);
 }
 
 }  // namespace wayside

@@ -42,5 +42,8 @@ struct ScanResult {
 [[nodiscard]] Result<ScanResult> scan_records(
     const std::string& path, const std::function<Status(StoredRecord&&)>& each,
     const std::function<Status(std::int64_t done_bytes)>& progress = {});
+// The same for the first `frames` frames of the WAL beside it alone.
+[[nodiscard]] Status scan_wal_records(const std::string& path, std::int64_t frames,
+                                      const std::function<Status(StoredRecord&&)>& each);
 
 }  // namespace wayside

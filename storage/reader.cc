@@ -33,15 +33,14 @@ Result<LogReader> LogReader::open(const std::string& path) {
     if (works.error().code != ErrorCode::io) return tl::unexpected<Error>(works.error());
     db = tl::unexpected<Error>(works.error());
   }
-  // A cleanly closed log on a medium, or with rights, that allow no -shm file. Without a -wal
-  // there is nothing that only the -shm would tell; with one, records would be missed silently.
-  if (file_size(path + "-wal") > 0) {
-    return fail(ErrorCode::io, cat(db.error().what, ", and ", path, "-wal holds records"),
-                cat("copy ", path, " and ", path, "-wal to a directory you can write to"));
-  }
-  WS_ASSIGN(Database immutable, Database::open(path, OpenMode::immutable));
-  WS_TRY(check_schema(immutable));
-  return LogReader(std::move(immutable), path);
+  // A medium, or rights, that allow no -shm file: the WAL is read without one.
+  return open_as(path, OpenMode::untouched);
+}
+
+Result<LogReader> LogReader::open_as(const std::string& path, OpenMode mode) {
+  WS_ASSIGN(Database db, Database::open(path, mode));
+  WS_TRY(check_schema(db));
+  return LogReader(std::move(db), path);
 }
 
 LogReader::LogReader(Database db, const std::string& path)
@@ -60,6 +59,14 @@ Result<Catalog> LogReader::catalog() {
 }
 Result<Identity> LogReader::identity() {
   return read_identity(db_);
+}
+
+Result<std::string> LogReader::log_of(Seq seq) {
+  WS_ASSIGN(Statement s, db_.prepare("SELECT log_uuid FROM _ws_logs WHERE from_seq <= ?1"
+                                     " ORDER BY from_seq DESC LIMIT 1"));
+  WS_ASSIGN(const bool row, s.bind(1, seq.value).step());
+  if (row) return std::string(s.bytes(0));
+  return fail(ErrorCode::corrupt, cat("_ws_logs names no identity of seq ", seq.value));
 }
 
 Result<std::vector<LogReader::Segment>> LogReader::segments(ChainId chain, Seq from) {

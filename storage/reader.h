@@ -38,9 +38,17 @@ struct ReadLimits {
 class LogReader {
  public:
   [[nodiscard]] static Result<LogReader> open(const std::string& path);
+  [[nodiscard]] static Result<LogReader> open_as(const std::string& path, OpenMode mode);
+  // For somebody who looks from outside: unless the gateway runs, the files are examined first, so
+  // that looking removes nothing, and doubts() says what seems to be missing. With `untouched` no
+  // file is made or changed either (a card that is evidence, or mounted read-only).
+  [[nodiscard]] static Result<LogReader> look(const std::string& path, bool untouched);
+  [[nodiscard]] const std::vector<std::string>& doubts() const { return doubts_; }
 
   [[nodiscard]] Result<Catalog> catalog();
   [[nodiscard]] Result<Identity> identity();
+  // Under which identity of the log a record is known upstream; see _ws_logs.
+  [[nodiscard]] Result<std::string> log_of(Seq seq);
   [[nodiscard]] Result<std::vector<PartitionMarks>> marks(const Topic& topic);
   // Records of one chain in arrival order, from `from` on, of these partitions. Stops at the
   // limits, at `last`, or at the end; one record is given even if it is larger than the limit.
@@ -126,6 +134,7 @@ class LogReader {
 
   Database db_;
   std::string path_;
+  std::vector<std::string> doubts_;
   std::uint64_t inode_ = 0, wal_inode_ = 0;
   // Next offsets found by scanning the open segment, and how far it was scanned.
   std::unordered_map<TpId, std::int64_t> next_offset_;

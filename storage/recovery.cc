@@ -54,19 +54,66 @@ Result<std::string> Recovery::resume(const FilesFound& found) {
     e.logger_.warning("the sidecar is of another gateway and says nothing about this log");
   }
   must_check_ = !found.wal_gone.empty();
-  if (!behind && found.wal_gone.empty()) return std::string();
+  WS_ASSIGN(const std::string copied, why_a_copy(found));
+  if (!behind && found.wal_gone.empty() && copied.empty()) return std::string();
   std::string why = found.wal_gone;
   if (behind && why.empty()) {
     why =
         "the database is older than its sidecar: a copy was put back, or the disk lost what it "
         "had confirmed";
   }
-  e.logger_.error(cat(why, "; offsets go on beyond all that may have been given"));
-  WS_TRY(go_beyond(ours ? &*found.sidecar : nullptr, why));
+  if (why.empty()) why = copied;
+  const bool is_copy = behind || !copied.empty();
+  e.logger_.warning(cat(why, "; offsets go on beyond all that may have been given",
+                        is_copy ? ", under a new identity of the log" : ""));
+  WS_TRY(go_beyond(ours ? &*found.sidecar : nullptr, why, is_copy));
   return std::string();
 }
 
-Status Recovery::go_beyond(const Sidecar* sidecar, const std::string& why) {
+Result<std::string> Recovery::why_a_copy(const FilesFound& found) {
+  Engine& e = engine_;
+  WS_ASSIGN(const auto restored, read_fact(e.db_, kRestored));
+  if (restored) return std::string("it was put back from a copy, as 'wayside restored' was told");
+  WS_ASSIGN(const auto noted, read_fact(e.db_, kPlace));
+  if (!noted) return std::string();  // of a version that did not note it
+  std::string why = why_copied(parse_place(*noted), found.place);
+  if (!why.empty() || !found.sidecar) return why;
+  // What the end in order of that same run has noted, if there was one.
+  WS_ASSIGN(const Identity identity, read_identity(e.db_));
+  const Identity& closed = found.sidecar->identity;
+  if (closed.log_uuid != identity.log_uuid || closed.epoch != identity.epoch) return why;
+  return why_copied(found.sidecar->place, found.place);
+}
+
+// Within a transaction. Records that are there keep the identity that they were stored under.
+Status Recovery::take_new_identity(const std::string& why) {
+  Engine& e = engine_;
+  const std::string uuid = random_uuid();
+  WS_ASSIGN(Statement log, e.db_.prepare("INSERT OR REPLACE INTO _ws_logs VALUES(?1,?2,?3,?4,0)"));
+  log.bind(1, e.positions_.next_seq).bind_text(2, uuid).bind(3, e.clock_.wall_ms());
+  WS_TRY(log.bind_text(4, why).run());
+  WS_TRY(e.db_.exec(cat("UPDATE _ws_meta SET value='", uuid, "' WHERE name='log_uuid'")));
+  return e.db_.exec(cat("DELETE FROM _ws_meta WHERE name='", kRestored, "'"));
+}
+
+// Within a transaction.
+Status Recovery::note_place() {
+  Engine& e = engine_;
+  Place lasting = place_of(e.options_.path, e.options_.board);
+  lasting.changed_ns = 0;  // it changes while the log is written
+  WS_ASSIGN(Statement s, e.db_.prepare("INSERT OR REPLACE INTO _ws_meta VALUES(?1, ?2)"));
+  const std::string text = dump_place(lasting);
+  return s.bind_text(1, kPlace).bind_text(2, text).run();
+}
+
+Status Recovery::note_restored() {
+  Engine& e = engine_;
+  return e.transaction([&] {
+    return e.db_.exec(cat("INSERT OR REPLACE INTO _ws_meta VALUES('", kRestored, "', 1)"));
+  });
+}
+
+Status Recovery::go_beyond(const Sidecar* sidecar, const std::string& why, bool is_copy) {
   Engine& e = engine_;
   const auto before = e.positions_;
   Status status = e.transaction([&]() -> Status {
@@ -87,6 +134,13 @@ Status Recovery::go_beyond(const Sidecar* sidecar, const std::string& why) {
       }
     }
     for (std::size_t i = 0; i < e.chains_.size(); ++i) WS_TRY(start_at_next(i));
+    if (is_copy) {
+      WS_TRY(take_new_identity(why));
+      // Cut off before its epoch began, it is no other copy at the next start.
+      WS_TRY(note_place());
+      // One event tells of it, and not one for each partition.
+      WS_TRY(e.db_.exec("UPDATE _ws_lost SET told=1 WHERE told=0 AND kind='skipped'"));
+    }
     // What groups had committed since, as far as the sidecar knows.
     WS_ASSIGN(
         Statement commit,
@@ -165,12 +219,25 @@ Status Recovery::note_salt() {
 }
 
 void Recovery::note_end() {
+  buckets_.clear();
   if (engine_.identity_.epoch == 0 || ended_) return;
   // Who looks with SQL while the gateway is stopped sees all of it.
   if (engine_.upkeep_.views_stale && !engine_.must_open_anew()) (void)engine_.refresh_views();
   keep_sidecar(true);
   (void)engine_.db_.exec(
       cat("UPDATE _ws_epochs SET wal_salt=NULL WHERE epoch=", engine_.identity_.epoch));
+}
+
+// What is noted last: when the closed file was changed. Whatever changes it from now on is not us.
+void Recovery::note_closed() {
+  Engine& e = engine_;
+  if (e.identity_.epoch == 0 || ended_ || !e.options_.vfs.empty()) return;
+  auto last = read_sidecar(e.options_.path);
+  if (!last || last->identity.epoch != e.identity_.epoch) return;
+  last->place = place_of(e.options_.path, e.options_.board);
+  ++last->serial;
+  // Without it the next start has less to go by, and that is all.
+  (void)write_sidecar(e.options_.path, *last);
 }
 
 // --- the sidecar -------------------------------------------------------------------------------

@@ -23,9 +23,15 @@ class Recovery {
 
   // After the database was loaded, before its first epoch: not empty: why it must be set aside.
   [[nodiscard]] Result<std::string> resume(const FilesFound& found);
-  // A start that may append, and an end in order.
+  // A start that may append (the place within its transaction), and an end in order; after it the
+  // database has been closed.
+  [[nodiscard]] Status note_place();
   [[nodiscard]] Status note_start();
   void note_end();
+  void note_closed();
+  // Somebody says that the log was put back from a copy that looks like the original: the next
+  // start goes on under a new identity.
+  [[nodiscard]] Status note_restored();
   void keep_note();  // of the WAL's salt, when another program has begun it anew
   // Writes the sidecar when it is due; `changed`: topics are. Failing is told, and tried again.
   void keep_sidecar(bool changed);
@@ -49,7 +55,7 @@ class Recovery {
   [[nodiscard]] Status retry_salvage();
   // The same, when there seems to be room for all of them.
   [[nodiscard]] Status retry_with_room();
-  // The first `ranges` that were not told have their record in gateway.events.
+  // The first `ranges` that were not told have their record in gateway.events, and a new identity.
   [[nodiscard]] Status note_told(std::int64_t ranges);
   // Deletes a file that has been salvaged whole; false: there is none.
   [[nodiscard]] bool give_up_damaged_file();
@@ -73,7 +79,9 @@ class Recovery {
     std::map<TpId, std::int64_t> first_offset;
     Statement insert;
   };
-  [[nodiscard]] Status go_beyond(const Sidecar* sidecar, const std::string& why);
+  [[nodiscard]] Result<std::string> why_a_copy(const FilesFound& found);
+  [[nodiscard]] Status go_beyond(const Sidecar* sidecar, const std::string& why, bool is_copy);
+  [[nodiscard]] Status take_new_identity(const std::string& why);
   [[nodiscard]] Status add_lost(TpId tp, std::int64_t from, std::int64_t to, std::string_view kind,
                                 std::string_view why);
   [[nodiscard]] Status start_at_next(std::size_t chain);

@@ -43,8 +43,8 @@ class Renewal {
     WS_TRY(copy_catalog());
     for (const char* table :
          {"_ws_sources", "_ws_consumer_offsets", "_ws_sessions", "_ws_qos2", "_ws_sealed",
-          "_ws_resend", "_ws_counters", "_ws_quarantine_settled", "_ws_lost", "_ws_damaged",
-          "_ws_epochs"}) {
+          "_ws_resend", "_ws_logs", "_ws_counters", "_ws_quarantine_settled", "_ws_lost",
+          "_ws_damaged", "_ws_epochs"}) {
       if (copy(table)) continue;
       logger_.warning(cat(table, " cannot be read whole; the sidecar fills in"));
       if (std::string_view(table) == "_ws_lost") lost_whole_ = false;
@@ -54,6 +54,7 @@ class Renewal {
     if (!sidecar_ && !damaged_.empty()) WS_TRY(scan_ends());
     WS_TRY(ends_of_segments());
     WS_TRY(go_beyond());
+    WS_TRY(identities());
     if (old_ && !copy_sequences()) logger_.warning("which ids were used cannot be read");
     if (!catalog_whole_) WS_TRY(leave_ids_out());
     return db_.exec("COMMIT");
@@ -166,6 +167,22 @@ class Renewal {
     return true;
   }
 
+  // What comes back keeps the identity that it was stored under; what is new has its own.
+  Status identities() {
+    WS_ASSIGN(const Identity fresh, read_identity(db_));
+    WS_ASSIGN(Statement add,
+              db_.prepare("INSERT OR REPLACE INTO _ws_logs VALUES(?1, ?2, ?3, ?4, 1)"));
+    WS_ASSIGN(const std::int64_t others,
+              db_.number(cat("SELECT count(*) FROM _ws_logs WHERE log_uuid<>",
+                             quoted_text(fresh.log_uuid))));
+    if (others == 0 && !log_before_.empty()) {
+      add.bind(1, 0).bind_text(2, log_before_).bind(3, 0).bind_text(4, "");
+      WS_TRY(add.run());
+    }
+    add.bind(1, next_seq_ + limits::kResumeGap).bind_text(2, fresh.log_uuid);
+    return add.bind(3, clock_.wall_ms()).bind_text(4, why_).run();
+  }
+
   Status copy_sequences() {
     WS_ASSIGN(Statement s, old_->prepare("SELECT name, seq FROM sqlite_sequence"));
     WS_ASSIGN(Statement raise,
@@ -220,6 +237,7 @@ class Renewal {
       }
     }
     facts.emplace_back("renewed_from", log_uuid);
+    log_before_ = log_uuid;
     if (!gateway_id.empty()) facts.emplace_back("gateway_id", gateway_id);
     WS_ASSIGN(Statement put, db_.prepare("INSERT OR REPLACE INTO _ws_meta VALUES(?1, ?2)"));
     for (const auto& [name, value] : facts) {
@@ -432,7 +450,7 @@ class Renewal {
 
   const EngineOptions& options_;
   const std::string path_, damaged_;
-  std::string why_, file_;
+  std::string why_, file_, log_before_;
   std::optional<Sidecar> sidecar_;
   const Clock& clock_;
   Logger& logger_;

@@ -11,6 +11,7 @@
 #include "base/limits.h"
 #include "base/text.h"
 #include "storage/raw_file.h"
+#include "storage/reader.h"
 #include "storage/sqlite.h"
 
 namespace wayside {
@@ -20,6 +21,7 @@ namespace {
 constexpr std::int64_t kShortestWal = 32 + 24 + 4096;
 // A start that was cut off before it could note its WAL has committed no more than this.
 constexpr std::int64_t kCommitsOfAStart = 2;
+constexpr std::size_t kWalRecordsLookedAt = 2000;
 constexpr std::size_t kApplicationIdAt = 68;  // sqlite.org/fileformat2.html, section 1.3
 constexpr std::string_view kMagic("SQLite format 3\0", 16);
 
@@ -36,6 +38,63 @@ std::optional<std::int64_t> noted_salt(const std::string& path) {
   if (!db) return std::nullopt;
   const auto salt = db->number("SELECT wal_salt FROM _ws_epochs ORDER BY epoch DESC LIMIT 1", -1);
   return salt && *salt >= 0 ? std::optional(*salt) : std::nullopt;
+}
+
+// Whether this WAL was left behind when its database was renamed to `damaged`, and that was cut off
+// before the WAL's turn.
+bool is_wal_of(const std::string& damaged, const std::string& wal) {
+  if (damaged.empty() || file_exists(damaged + "-wal")) return false;
+  const auto noted = noted_salt(damaged);
+  const std::int64_t salt = wal_salt(wal);
+  return !noted || salt < 0 ||
+         static_cast<std::uint32_t>(salt) - static_cast<std::uint32_t>(*noted) <= kWalRestartsMost;
+}
+
+// Whether records of this WAL cannot be of the database that it lies beside: another record has
+// their offset, nobody has their partition, or they do not follow the log's end. For a log that was
+// stopped in order, which notes no salt: a WAL beside it may still be right (a reader kept it from
+// being copied, or a technician's own sqlite3 made it).
+bool is_contradicted(const std::string& path, std::int64_t frames) {
+  auto reader = LogReader::open_as(path, OpenMode::immutable);
+  const auto catalog = reader ? reader->catalog() : tl::unexpected<Error>(reader.error());
+  if (!catalog) return false;  // damage is found elsewhere
+  bool contradicted = false;
+  std::map<TpId, std::int64_t> first_beyond;
+  std::size_t looked = 0;
+  const auto each = [&](StoredRecord&& r) -> Status {
+    const Topic* topic = catalog->find(r.tp);
+    if (topic == nullptr) {  // of a deleted topic, or of another log
+      WS_ASSIGN(const std::int64_t known, reader->number(cat("SELECT count(*) FROM _ws_partitions"
+                                                             " WHERE tp=",
+                                                             r.tp.value)));
+      contradicted = contradicted || known == 0;
+      return {};
+    }
+    WS_ASSIGN(const auto marks, reader->marks(*topic));
+    for (const PartitionMarks& m : marks) {
+      if (m.tp != r.tp) continue;
+      if (r.offset >= m.log_end) {
+        const auto [at, is_new] = first_beyond.try_emplace(r.tp, r.offset.value);
+        if (!is_new) at->second = std::min(at->second, r.offset.value);
+      } else if (r.offset >= m.log_start) {
+        WS_ASSIGN(const auto seq, reader->seq_of(topic->chain, r.tp, r.offset));
+        if (!seq) continue;
+        WS_ASSIGN(const auto page, reader->read(topic->chain, *seq, {{r.tp}}, {1, SIZE_MAX}));
+        contradicted = contradicted || page.records.empty() || page.records.front().crc != r.crc;
+      }
+    }
+    const bool enough = contradicted || ++looked == kWalRecordsLookedAt;
+    return enough ? Status(fail(ErrorCode::out_of_range, "enough")) : Status{};
+  };
+  (void)scan_wal_records(path, frames, each);
+  for (const auto& [tp, offset] : first_beyond) {
+    const auto marks = reader->marks(*catalog->find(tp));
+    for (const PartitionMarks& m : marks.value_or(std::vector<PartitionMarks>{})) {
+      contradicted = contradicted || (m.tp == tp && looked < kWalRecordsLookedAt &&
+                                      m.log_end.value != offset);
+    }
+  }
+  return contradicted;
 }
 
 // What stands where a file of ours belongs, and is none (a directory, a link), is renamed.
@@ -73,23 +132,20 @@ std::vector<std::string> damaged_files(const std::string& database) {
   return out;
 }
 
-Result<FilesFound> look_at_files(const EngineOptions& options, Logger& logger) {
+Result<FilesFound> examine_files(const EngineOptions& options) {
   FilesFound found;
   const std::string& path = options.path;
-  for (const char* tail : {"-wal", "-shm", "-journal", ".new", ".new-wal", ".new-shm",
-                           ".new-journal", ".sidecar", ".sidecar.new", ".ballast"}) {
-    clear_the_way(path + tail, logger);
-  }
+  found.place = place_of(path, options.board);
   auto sidecar = read_sidecar(path);
   if (sidecar) {
     found.sidecar = std::move(*sidecar);
   } else if (sidecar.error().code != ErrorCode::not_found) {
-    logger.warning(cat(sidecar_path(path), ": ", sidecar.error().text()));
+    found.sidecar_error = sidecar.error().text();
   }
-  // The database itself may be a link to another disk.
-  if (file_exists(path) && !is_regular_file(path)) clear_the_way(path, logger);
-  const bool was_there = found.sidecar.has_value() || !damaged_files(path).empty();
-  if (file_size(path) == 0) {
+  const std::string wal_path = path + "-wal";
+  if (file_size(path) <= 1) {  // SQLite takes one byte for none
+    const bool was_there = found.sidecar.has_value() || !damaged_files(path).empty() ||
+                           file_size(wal_path) >= kShortestWal;
     if (was_there) found.damage = file_exists(path) ? "wayside.db is empty" : "wayside.db is gone";
     return found;
   }
@@ -101,7 +157,6 @@ Result<FilesFound> look_at_files(const EngineOptions& options, Logger& logger) {
     found.damage = head ? "wayside.db does not begin as a database does" : head.error().what;
     return found;
   }
-  const std::string wal_path = path + "-wal";
   const WalLook wal = look_at_wal(wal_path, options.still_opening);
   const auto more = read_head(path, kApplicationIdAt + 4);
   if (found.sidecar && wal.commits == 0 && more && more->size() == kApplicationIdAt + 4 &&
@@ -111,13 +166,13 @@ Result<FilesFound> look_at_files(const EngineOptions& options, Logger& logger) {
   }
   const auto noted = noted_salt(path);
   const bool filled = wal.bytes > 4096;
-  if (filled && wal.header_valid && noted &&
-      wal.salt - static_cast<std::uint32_t>(*noted) > kWalRestartsMost) {
+  if (filled && wal.header_valid &&
+      (noted ? wal.salt - static_cast<std::uint32_t>(*noted) > kWalRestartsMost
+             : is_contradicted(path, wal.frames))) {
     // Copied here beside it, or the rest of a start that was cut off.
-    const std::string aside = cat(wal_path, ".foreign-", static_cast<std::int64_t>(wal.salt));
-    WS_TRY(rename_file(wal_path, aside));
+    found.foreign_wal = wal.salt;
     if (wal.commits > kCommitsOfAStart || wal.commits_behind > 0) {
-      found.wal_gone = cat("the WAL was of another database, and is set aside as ", aside);
+      found.wal_gone = "the WAL beside it is of another database";
     }
     return found;
   }
@@ -131,6 +186,28 @@ Result<FilesFound> look_at_files(const EngineOptions& options, Logger& logger) {
   return found;
 }
 
+Result<FilesFound> look_at_files(const EngineOptions& options, Logger& logger) {
+  const std::string& path = options.path;
+  for (const char* tail : {"-wal", "-shm", "-journal", ".new", ".new-wal", ".new-shm",
+                           ".new-journal", ".sidecar", ".sidecar.new", ".ballast"}) {
+    clear_the_way(path + tail, logger);
+  }
+  // The database itself may be a link to another disk.
+  if (file_exists(path) && !is_regular_file(path)) clear_the_way(path, logger);
+  WS_ASSIGN(FilesFound found, examine_files(options));
+  if (!found.sidecar_error.empty()) {
+    logger.warning(cat(sidecar_path(path), ": ", found.sidecar_error));
+  }
+  if (found.foreign_wal) {
+    const std::string aside = cat(path, "-wal.foreign-", std::int64_t{*found.foreign_wal});
+    WS_TRY(rename_file(path + "-wal", aside));
+    if (!found.wal_gone.empty()) {
+      found.wal_gone = cat("the WAL was of another database, and is set aside as ", aside);
+    }
+  }
+  return found;
+}
+
 Status renew_database(const EngineOptions& options, const std::string& why,
                       const std::optional<Sidecar>& sidecar, const Clock& clock, Logger& logger) {
   const std::string& path = options.path;
@@ -140,10 +217,10 @@ Status renew_database(const EngineOptions& options, const std::string& why,
   }
   const auto others = damaged_files(path);
   std::string damaged = others.empty() ? "" : others.back();
-  // A WAL that was left alone has records, too.
-  const bool wal_alone = file_size(path) == 0 && file_size(path + "-wal") > 0 &&
-                         (damaged.empty() || file_exists(damaged + "-wal"));
-  if (wal_alone) WS_TRY(write_file_synced(path, ""));
+  // A WAL that was left alone has records, too. SQLite would remove it beside a database without
+  // bytes, and reads it beside one of a page, whatever that page holds.
+  const bool wal_alone = would_lose_wal(path) && !is_wal_of(damaged, path + "-wal");
+  if (wal_alone) WS_TRY(write_file_synced(path, std::string(4096, '\0')));
   if (file_exists(path)) {  // also when its size cannot be told, or it is no file at all
     const std::string base = path.substr(path.rfind('/') + 1);
     const std::int64_t last =
@@ -152,7 +229,7 @@ Status renew_database(const EngineOptions& options, const std::string& why,
     WS_TRY(rename_file(path, damaged));
   }
   // Also what a cut left here of the renaming before.
-  if (file_exists(path + "-wal") && !damaged.empty() && !file_exists(damaged + "-wal")) {
+  if (!damaged.empty() && file_exists(path + "-wal") && !file_exists(damaged + "-wal")) {
     WS_TRY(rename_file(path + "-wal", damaged + "-wal"));
   }
   ::unlink((path + "-shm").c_str());

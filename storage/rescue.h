@@ -10,6 +10,7 @@
 #include "base/clock.h"
 #include "base/log.h"
 #include "storage/engine_options.h"
+#include "storage/place.h"
 #include "storage/sidecar.h"
 
 namespace wayside {
@@ -21,9 +22,16 @@ namespace wayside {
 struct FilesFound {
   std::string damage;    // why the database must be set aside; empty: it may be opened
   std::string wal_gone;  // why records may be missing that only the WAL had; empty: none is
+  std::optional<std::uint32_t> foreign_wal;  // the salt of a WAL that is another database's
   std::optional<Sidecar> sidecar;
+  std::string sidecar_error;  // why there is none, though there is a file
+  Place place;                // of the database, before it is opened
 };
-// A WAL of another database is set aside here.
+// What the files say of each other. Changes nothing, and gives nothing to SQLite that it would
+// change.
+[[nodiscard]] Result<FilesFound> examine_files(const EngineOptions& options);
+// The same, before the log is opened for writing. What stands in a file's place and is none, and a
+// WAL of another database, are set aside.
 [[nodiscard]] Result<FilesFound> look_at_files(const EngineOptions& options, Logger& logger);
 
 // Sets the database aside, if it is there, and makes a fresh one in its place. Cut off anywhere, it

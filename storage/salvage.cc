@@ -336,7 +336,8 @@ Status Recovery::retry_with_room() {
 }
 
 Status Recovery::note_told(std::int64_t ranges) {
-  return engine_.transaction([&] {
+  return engine_.transaction([&]() -> Status {
+    WS_TRY(engine_.db_.exec("UPDATE _ws_logs SET told=1"));
     return engine_.db_.exec(
         cat("UPDATE _ws_lost SET told=1 WHERE (tp, from_offset) IN (SELECT tp, from_offset FROM"
             " _ws_lost WHERE told=0 AND kind<>'salvaging' ORDER BY tp, from_offset LIMIT ",

@@ -150,10 +150,22 @@ Result<bool> Salvager::tell() {
       events.emplace_back(topic->name, value + "}");
     }
   }
+  {
+    WS_ASSIGN(Statement s, reader.database().prepare(
+                               "SELECT log_uuid, from_seq, why FROM _ws_logs WHERE told=0"));
+    for (;;) {
+      WS_ASSIGN(const bool row, s.step());
+      if (!row) break;
+      std::string value = cat("{\"event\":\"new_identity\",\"log\":\"", s.bytes(0),
+                              "\",\"from_seq\":", s.integer(1), ",\"why\":");
+      append_json_string(value, printable(s.bytes(2)));
+      events.emplace_back("log", value + "}");
+    }
+  }
   const auto note = [&] {
     return log_.change_and_wait([=](Engine& e) { return e.recovery().note_told(ranges); });
   };
-  if (ranges == 0) return false;
+  if (ranges == 0 && events.empty()) return false;
   if (events.empty()) {  // of deleted topics, all of them
     WS_TRY(note());
     return ranges == kToldAtOnce;

@@ -179,7 +179,8 @@ ALTER TABLE _ws_epochs ADD COLUMN wal_salt INTEGER;
 )sql";
 
 // Version 4: a sealed batch keeps its idempotency key, records can be sent once more, sources that
-// no record names any more can be forgotten, and a retained value that was stored already is known.
+// no record names any more can be forgotten, a retained value that was stored already is known,
+// and a log that was copied keeps the identity that each of its records was stored under.
 constexpr const char* kSchemaV4 = R"sql(
 -- As it was made when the batch was sealed. Version 3 made it of ids and range, each time anew.
 ALTER TABLE _ws_sealed ADD COLUMN idempotency_key TEXT;
@@ -196,6 +197,15 @@ CREATE TABLE _ws_resend(                -- what a bridge sends once more, before
   PRIMARY KEY(bridge, tp, from_offset)
 ) WITHOUT ROWID;
 
+CREATE TABLE _ws_logs(                  -- the log's identities: a copy goes on under a new one
+  from_seq INTEGER PRIMARY KEY,         -- its records have this seq or a later one
+  log_uuid TEXT NOT NULL,
+  since_ms INTEGER NOT NULL,
+  why TEXT NOT NULL,
+  told INTEGER NOT NULL DEFAULT 0       -- there is a record of it in the topic gateway.events
+);
+INSERT INTO _ws_logs SELECT 0, value, 0, '', 1 FROM _ws_meta WHERE name='log_uuid';
+
 -- No record with this seq or a later one names it; NULL: that is not known.
 ALTER TABLE _ws_sources ADD COLUMN unused_from_seq INTEGER;
 -- Of the last retained value that was stored of it: length << 32 | CRC-32C; NULL: there is none.
@@ -211,6 +221,9 @@ Status create(Database& db, const Clock& clock) {
   WS_TRY(db.exec(cat("INSERT INTO _ws_meta VALUES('gateway_id', ", quoted_text(random_uuid()),
                      "), ('log_uuid', ", quoted_text(random_uuid()), "), ('created_ms', ",
                      clock.wall_ms(), ")")));
+  WS_TRY(
+      db.exec("INSERT INTO _ws_logs SELECT 0, value, 0, '', 1 FROM _ws_meta"
+              " WHERE name='log_uuid'"));
   WS_TRY(db.exec(cat("PRAGMA application_id=", kApplicationId)));
   WS_TRY(db.exec(cat("PRAGMA user_version=", kSchemaVersion)));
   return db.exec("COMMIT");

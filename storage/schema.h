@@ -23,6 +23,9 @@ inline constexpr std::int64_t kSegmentFormat = 1;
 
 // In _ws_meta while the clock is doubted: for how many ms of a steady run.
 inline constexpr const char* kClockDoubt = "clock_doubt_ms";
+// Where the file was at the last start (storage/place.h), and that it was put back from a copy.
+inline constexpr const char* kPlace = "place";
+inline constexpr const char* kRestored = "restored";
 
 struct Identity {
   std::string gateway_id;  // of this gateway; survives a new log

@@ -43,6 +43,7 @@ std::string dump_sidecar(const Sidecar& s) {
       cat("{\"format\":1,\"gateway_id\":\"", s.identity.gateway_id, "\",\"log_uuid\":\"",
           s.identity.log_uuid, "\",\"epoch\":", s.identity.epoch, ",\"serial\":", s.serial,
           ",\"written_ms\":", s.written_ms, ",\"next_seq\":", s.next_seq);
+  if (s.place.inode != 0) out += ",\"place\":" + dump_place(s.place);
   append_list(out, "chains", s.chains, [&](const Sidecar::Chain& c) {
     out += cat("{\"chain\":", c.id.value, ",\"retention_ms\":", c.retention_ms,
                ",\"retention_bytes\":", c.retention_bytes, ",\"segment_rows\":", c.segment_rows,
@@ -105,6 +106,7 @@ Result<Sidecar> parse_sidecar(std::string_view line) {
   s.serial = root.number("serial");
   s.written_ms = root.number("written_ms");
   s.next_seq = root.number("next_seq");
+  if (const Json* place = root.find("place")) s.place = parse_place(place->dump());
   for (const Json& c : root.list("chains")) {
     s.chains.push_back({ChainId(small(c, "chain")), c.number("retention_ms"),
                         c.number("retention_bytes"), c.number("segment_rows"),

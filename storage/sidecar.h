@@ -14,6 +14,7 @@
 #include "base/result.h"
 #include "storage/batch.h"
 #include "storage/catalog.h"
+#include "storage/place.h"
 #include "storage/schema.h"
 
 namespace wayside {
@@ -42,6 +43,7 @@ struct Sidecar {
   std::vector<std::pair<std::string, std::string>> facts;
   std::vector<std::pair<std::string, std::int64_t>> counters;
   std::vector<Lost> lost;
+  Place place;  // of the database after an end in order; empty: there was none yet
 };
 
 [[nodiscard]] std::string sidecar_path(const std::string& database);

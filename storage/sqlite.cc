@@ -5,6 +5,7 @@
 #include <chrono>
 
 #include "base/check.h"
+#include "base/file.h"
 #include "base/json.h"
 #include "base/limits.h"
 #include "base/text.h"
@@ -14,6 +15,9 @@ namespace {
 
 constexpr const char* kDamagedHint =
     "a running gateway sets it aside by itself; with the gateway stopped: wayside repair";
+constexpr const char* kWalAloneHint =
+    "start the gateway, or with it stopped: wayside repair. It sets both aside, and what the WAL "
+    "holds comes back. Do not open it with sqlite3, which would remove the WAL";
 
 Error error_of(sqlite3* db, int rc, std::string_view doing) {
   ErrorCode code = ErrorCode::io;
@@ -80,7 +84,7 @@ std::string uri_of(const std::string& path) {
       out.push_back(c);
     }
   }
-  return out + "?immutable=1";
+  return out;
 }
 
 }  // namespace
@@ -175,14 +179,34 @@ Result<Database> Database::open(const std::string& path, OpenMode mode, const st
   int flags = SQLITE_OPEN_NOMUTEX | SQLITE_OPEN_EXRESCODE;
   flags |= mode == OpenMode::read_write_create ? SQLITE_OPEN_READWRITE | SQLITE_OPEN_CREATE
                                                : SQLITE_OPEN_READONLY;
-  std::string name = path;
-  if (mode == OpenMode::immutable) name = uri_of(path), flags |= SQLITE_OPEN_URI;
+  if (mode != OpenMode::immutable && vfs.empty() && would_lose_wal(path)) {
+    return fail(ErrorCode::corrupt,
+                cat(path, " has no bytes, and its WAL holds records; nothing of it was touched"),
+                kWalAloneHint);
+  }
+  // SQLite would make a WAL that is not there.
+  if (mode == OpenMode::untouched && file_size(path + "-wal") == 0) mode = OpenMode::immutable;
+  std::string name = path, use_vfs = vfs;
+  if (mode == OpenMode::immutable) name = uri_of(path) + "?immutable=1", flags |= SQLITE_OPEN_URI;
+  const bool untouched = mode == OpenMode::untouched;
+  if (untouched) use_vfs = "unix-none";  // no locks
   sqlite3* raw = nullptr;
-  const int rc = sqlite3_open_v2(name.c_str(), &raw, flags, vfs.empty() ? nullptr : vfs.c_str());
+  const int rc =
+      sqlite3_open_v2(name.c_str(), &raw, flags, use_vfs.empty() ? nullptr : use_vfs.c_str());
   Database db;
   db.db_.reset(raw);
   if (rc != SQLITE_OK) return failed(raw, rc, cat("opening ", path));
+  if (untouched) {
+    // The index of the WAL is kept in memory, and the WAL is not copied at the end.
+    sqlite3_db_config(raw, SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 1, nullptr);
+    WS_TRY(db.exec("PRAGMA locking_mode=EXCLUSIVE"));
+  }
   return db;
+}
+
+// SQLite takes a file of one byte for an empty one, too.
+bool would_lose_wal(const std::string& path) {
+  return file_size(path) <= 1 && file_size(path + "-wal") > 0;
 }
 
 Status Database::exec(const std::string& sql) {

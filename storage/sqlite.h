@@ -56,11 +56,13 @@ enum class OpenMode {
   read_write_create,
   read_only,
   immutable,  // read-only, believing that nobody writes: only without a -wal
+  untouched,  // the same with a -wal: both are read, and no file is made, changed or locked
 };
 
 class Database {
  public:
-  // `vfs` names a VFS for tests; empty is the system's.
+  // `vfs` names a VFS for tests; empty is the system's. Refused (corrupt) beside a WAL that SQLite
+  // would remove: that of a database without bytes.
   [[nodiscard]] static Result<Database> open(const std::string& path, OpenMode mode,
                                              const std::string& vfs = {});
   [[nodiscard]] Status exec(const std::string& sql);
@@ -84,6 +86,8 @@ class Database {
   std::unique_ptr<std::int64_t> deadline_ms_;
 };
 
+// Whether SQLite would remove the WAL beside this database, unread, when it opens it.
+[[nodiscard]] bool would_lose_wal(const std::string& path);
 // `name` as an SQL identifier.
 [[nodiscard]] std::string quoted_identifier(std::string_view name);
 // `text` as an SQL string literal.

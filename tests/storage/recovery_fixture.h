@@ -63,12 +63,13 @@ class RecoveryTest : public testing::Test {
     }
     engine.reset();
     for (const auto& e : fs::directory_iterator(dir.path())) {
-      if (e.is_regular_file()) fs::remove(e.path());
+      if (e.is_regular_file() && e.path() != options.path) fs::remove(e.path());
     }
+    // The database in place: another file would be a copy.
     for (const auto& e : fs::directory_iterator(copy)) {
-      if (e.path().extension() != ".db-shm") {
-        fs::rename(e.path(), dir.path() + "/" + e.path().filename().string());
-      }
+      if (e.path().extension() == ".db-shm") continue;
+      fs::copy(e.path(), dir.path() + "/" + e.path().filename().string(),
+               fs::copy_options::overwrite_existing);
     }
     fs::remove_all(copy);
     fs::remove(options.path + "-shm");
