@@ -75,7 +75,8 @@ std::string why_copied(const Place& noted, const Place& here) {
 
 std::string board_serial() {
   if (const char* said = std::getenv("WAYSIDE_BOARD"); said != nullptr) return said;
-  auto serial = read_head("/proc/device-tree/serial-number", 64);
+  // The same as /proc/device-tree, which the service does not see.
+  auto serial = read_head("/sys/firmware/devicetree/base/serial-number", 64);
   if (!serial) return {};
   serial->erase(serial->find_last_not_of(std::string_view("\0\n ", 3)) + 1);
   return *serial;

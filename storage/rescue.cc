@@ -22,7 +22,7 @@ constexpr std::int64_t kShortestWal = 32 + 24 + 4096;
 // A start that was cut off before it could note its WAL has committed no more than this.
 constexpr std::int64_t kCommitsOfAStart = 2;
 constexpr std::size_t kWalRecordsLookedAt = 2000;
-constexpr std::size_t kApplicationIdAt = 68;  // sqlite.org/fileformat2.html, section 1.3
+constexpr std::size_t kReadVersionAt = 19, kApplicationIdAt = 68;  // fileformat2.html, section 1.3
 constexpr std::string_view kMagic("SQLite format 3\0", 16);
 
 // The number at the end of "….damaged-<n>"; 0: it is no such name.
@@ -30,6 +30,12 @@ std::int64_t damaged_number(std::string_view name, std::string_view database) {
   const std::string prefix = cat(database, ".damaged-");
   if (!name.starts_with(prefix)) return 0;
   return parse_int(name.substr(prefix.size())).value_or(0);
+}
+
+// A copy that SQLite made of a running log (VACUUM INTO) is in no WAL mode, and whole without one.
+bool is_in_wal_mode(const std::string& path) {
+  const auto head = read_head(path, kReadVersionAt + 1);
+  return head && head->size() > kReadVersionAt && (*head)[kReadVersionAt] == 2;
 }
 
 // The salt that the database itself noted, as its last checkpoint left it, without its WAL.
@@ -179,7 +185,7 @@ Result<FilesFound> examine_files(const EngineOptions& options) {
   if (filled && (!wal.header_valid || wal.commits_behind >= 2)) {
     found.damage = cat("its WAL is damaged: SQLite would see ", wal.commits,
                        " transactions of it and leave out ", wal.commits_behind, " behind them");
-  } else if (noted && wal.bytes < kShortestWal) {
+  } else if (noted && wal.bytes < kShortestWal && is_in_wal_mode(path)) {
     found.wal_gone = wal.exists ? "the gateway did not stop in order, and its WAL is empty"
                                 : "the gateway did not stop in order, and its WAL is gone";
   }

@@ -478,4 +478,5 @@ class Random(unittest.TestCase):
                 self.assertEqual(sorted(gateway.values("raw")), sorted(stored))
 
 
-main()
+if __name__ == "__main__":
+    main()
