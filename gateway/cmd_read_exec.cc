@@ -18,7 +18,7 @@ namespace wayside {
 namespace {
 
 constexpr std::int64_t kWaitMs = 1000;
-constexpr std::int64_t kFirstPauseMs = 200, kLongestPauseMs = 60'000;
+constexpr std::int64_t kFirstPauseMs = 200, kLongestPauseMs = 30'000;
 // Told to end, we wait so long for the command: below systemd's own 90 s.
 constexpr std::int64_t kGraceMs = 60'000;
 // Other records that are tried to see whether the command takes anything at all.

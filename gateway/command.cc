@@ -213,6 +213,8 @@ Result<CommandEnd> run_command(const Command& command, std::string_view input,
     }
     if (input.empty() && in.write.valid()) in.write = UniqueFd();  // the end of the input
   }
+  // Nobody of it works on when the records are given again.
+  if (end.timed_out || told_to_end) ::kill(-pid, SIGKILL);
   // It ended by itself, also when it was told to by us: then its own word counts.
   if (end.stopped && !told_to_end) end.stopped = false;
   std::string text;

@@ -94,6 +94,9 @@ void add_read(CLI::App& app, LogVerbs& v, int& code) {
                                 "lines on its standard input; committed when it ends with 0")
                    ->type_name("CMD")
                    ->needs(group);
+  exec->check([](const std::string& text) {  // of a variable that is not set, perhaps
+    return text.find_first_not_of(" \t\n") == std::string::npos ? "it is no command" : "";
+  });
   read->add_flag("--stream", args.stream,
                  "Speak the acknowledged stream on standard input and output (docs/STREAM.md), or "
                  "on those of the --exec command, which then goes on running")

@@ -53,7 +53,7 @@ Status StreamWindow::fail(std::int32_t partition, std::int64_t offset, const std
     return tl::unexpected<Error>(not_given(partition, offset));
   }
   for (Given& g : it->second.given) {
-    if (g.record.offset.value != offset || g.acknowledged) continue;
+    if (g.record.offset.value != offset || (g.acknowledged && !g.refused)) continue;
     g.refused = reason;
     return {};
   }

@@ -498,6 +498,7 @@ class Stream(unittest.TestCase):
                     pass
                 self.assertEqual(program.close(), 1)
             for args in (("--stream",), ("--exec", "cat"), ("--group", "g", "--tries", "2"),
+                         ("--group", "g", "--exec", ""), ("--group", "g", "--exec", " "),
                          ("--group", "g", "--stream", "--commit", "before"),
                          ("--group", "g", "--stream", "--format", "csv")):
                 site.cli("read", "truck_gps", *args, check=2)
