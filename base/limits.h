@@ -5,11 +5,11 @@
 #include <cstddef>
 #include <cstdint>
 
+#include "base/limits_strangers.h"  // the bounds on what anybody can make the gateway hold
+
 namespace wayside::limits {
 
 // --- devices' side -------------------------------------------------------------------------
-// Connections over max_connections that are kept just long enough to be told so.
-inline constexpr std::size_t kRefusedConnectionsMax = 64;
 // A connection that has not sent its CONNECT by then is closed: it holds a descriptor.
 inline constexpr std::int64_t kConnectTimeoutMs = 10'000;
 // A client that does not read: no byte of our output taken for so long, and it is closed.
@@ -23,8 +23,10 @@ inline constexpr std::size_t kConnectionPendingBytesMax = 2 * 1024 * 1024;
 inline constexpr std::size_t kPendingBytesMax = 16 * 1024 * 1024;
 // One read from a socket; what is read in one go is one batch of the writer.
 inline constexpr std::size_t kReadBytes = 64 * 1024;
-// Topics whose route a connection remembers; beyond, it is looked up again.
+// Topics whose route a connection remembers, by number and by bytes; beyond, they are looked up
+// again.
 inline constexpr std::size_t kTopicCacheMax = 64;
+inline constexpr std::size_t kTopicCacheBytesMax = 32 * 1024;
 // MQTT 5 topic aliases a client may use on a connection: each is a topic name in memory.
 inline constexpr std::uint16_t kTopicAliasMax = 32;
 // A device's MQTT topic is stored with what it sends, and remembered.
@@ -33,8 +35,6 @@ inline constexpr std::size_t kTopicBytesMax = 1024;
 inline constexpr std::size_t kConnectBytesMax = 160 * 1024;
 // Levels of a device's topic: a bound for the matcher, far above any real topic.
 inline constexpr std::size_t kTopicLevelsMax = 64;
-// Client ids become rows and log lines.
-inline constexpr std::size_t kClientIdBytesMax = 1024;
 // Clients whose last trouble is remembered for 'wayside devices'.
 inline constexpr std::size_t kTroublesMax = 1000;
 // Who answers an acknowledgement later than this did not wait for it.
@@ -52,10 +52,6 @@ inline constexpr std::int32_t kPartitionsMax = 1000;
 inline constexpr std::int64_t kIdsMost = 1'000'000;
 inline constexpr std::size_t kTopicsMax = 500;
 inline constexpr std::size_t kTopicNameBytesMax = 249;  // as in Kafka
-// (client id, MQTT topic) pairs in the dictionary; beyond, records name no source.
-inline constexpr std::int64_t kSourcesMax = 100'000;
-// Sessions kept for absent clients; beyond, the one absent longest is ended.
-inline constexpr std::int64_t kSessionsMax = 100'000;
 // Learnt JSON columns of a topic's view.
 inline constexpr std::size_t kLearntColumnsMax = 32;
 // WAL pages before SQLite checkpoints (4 MB): larger does not write less.

@@ -49,8 +49,23 @@ const auto kKeys = std::to_array<Key>({
    "reaches this port can publish. \"0.0.0.0:1883\" or \"[::]:1883\" for devices only.",
    [](C& c, const V& v) { c.mqtt.listen = v.text; }},
   {"mqtt", "max_connections", integer, "1000", false, 1, 50'000, "",
-   "Connections at a time; more are told that the server is busy. Each needs a file descriptor.",
+   "Connections at a time. An eighth is kept for devices that have stored a reading before. When "
+   "places are short, the one connected longest that never stored a reading gives way to a "
+   "newcomer; if there is none, the newcomer is told that the server is busy. Each needs a file "
+   "descriptor.",
    [](C& c, const V& v) { c.mqtt.max_connections = v.number; }},
+  {"mqtt", "max_connections_per_address", integer, "0", false, 0, 50'000, "",
+   "Connections of one network address at a time (of IPv6: of one /64 network); 0: no limit of its "
+   "own. Devices behind one router share an address.",
+   [](C& c, const V& v) { c.mqtt.max_connections_per_address = v.number; }},
+  {"mqtt", "max_silent_per_address", integer, "32", false, 1, 256, "",
+   "Connections of one network address that have not said CONNECT yet; the oldest of them gives "
+   "way to the next one.",
+   [](C& c, const V& v) { c.mqtt.max_silent_per_address = v.number; }},
+  {"mqtt", "client_id_max", bytes, "128", false, 23, 1024, "",
+   "The longest client id; a longer one is refused (0x85, in 3.1.1 return code 2). Ids are kept "
+   "with sessions and with the names of who sent what.",
+   [](C& c, const V& v) { c.mqtt.client_id_bytes_max = v.number; }},
   {"mqtt", "receive_maximum", integer, "1000", false, 1, 65'535, "",
    "Readings of QoS 1 and 2 that one client may have unacknowledged. MQTT 5 clients are told; a "
    "3.1.1 client is not read for a while.",

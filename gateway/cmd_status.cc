@@ -19,6 +19,9 @@ namespace {
 // A WAL beyond what SQLite keeps is one that somebody holds.
 constexpr std::int64_t kLargeWalBytes = limits::kJournalSizeLimitBytes + (1 << 20);
 
+// So long after it something that was done about strangers is still shown.
+constexpr std::int64_t kStrangersShownMs = 600'000;
+
 struct Picture {
   Config config;
   std::optional<Json> live;  // the running gateway's answer
@@ -148,6 +151,26 @@ void print_alarms(const Picture& p) {
   }
 }
 
+// What was done about strangers lately; empty: nothing, and they hold little memory.
+std::string strangers_text(const Json& live, std::int64_t now) {
+  const Json* s = live.find("strangers");
+  if (s == nullptr) return {};
+  std::string out;
+  const std::int64_t bytes = s->number("memory_bytes"), most = s->number("memory_bytes_max");
+  if (bytes > most / 2) {
+    out = cat("hold ", format_bytes(bytes), " of ", format_bytes(most), " of memory");
+  }
+  const Json* decisions = s->find("decisions");
+  const auto* all = decisions == nullptr ? nullptr : std::get_if<Json::Object>(&decisions->value);
+  if (all == nullptr || all->empty() || now - s->number("at_ms") > kStrangersShownMs) return out;
+  std::string what;
+  for (const auto& [name, n] : *all) {
+    what += cat(what.empty() ? "" : ", ", printable(name), " ", decisions->number(name));
+  }
+  return cat(out, out.empty() ? "" : "; ", ago(s->number("at_ms"), now), ": ", what, "; most (",
+             s->number("of_address"), ") because of ", printable(s->text("address")));
+}
+
 void print_text(const Picture& p) {
   const std::int64_t now = SystemClock().wall_ms();
   const auto line = [](const char* head, const std::string& text) {
@@ -165,6 +188,10 @@ void print_text(const Picture& p) {
          cat(format_time_utc(SystemClock().wall_ms()),
              p.live->flag("clock_trusted") ? ", synchronised"
                                            : ", not synchronised: retention by time waits"));
+  }
+  if (p.live) {
+    const std::string strangers = strangers_text(*p.live, now);
+    if (!strangers.empty()) line("strangers", strangers);
   }
   const Ledger& l = p.ledger;
   line("records",

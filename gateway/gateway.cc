@@ -11,6 +11,7 @@
 #include "base/text.h"
 #include "bridge/http_sink.h"
 #include "gateway/cli.h"
+#include "gateway/mqtt_strangers.h"
 #include "gateway/service.h"
 #include "gateway/version.h"
 
@@ -45,6 +46,7 @@ Result<std::unique_ptr<Gateway>> Gateway::start(const Plan& plan, const Clock& c
   if (wrap) g->wrapped_ = wrap(*g->log_);
   WS_ASSIGN(g->listener_,
             MqttListener::start(g->plan_, *g->log_->catalog(), g->sink(), clock, logger));
+  g->know_devices();
   for (const std::string& problem : g->start_links()) logger.error(problem);
   g->salvager_ = std::make_unique<Salvager>(*g->log_, logger);
   Gateway* self = g.get();
@@ -72,6 +74,18 @@ Status Gateway::open_log(const Opening& opening) {
   options.still_opening = opening.still_opening;
   WS_ASSIGN(log_, Log::open(options, commit_policy(c), plan_.topics, clock_, logger_));
   return {};
+}
+
+// Who has stored a reading keeps a place when strangers take all others.
+void Gateway::know_devices() {
+  auto reader = LogReader::open(log_->path());
+  std::vector<std::uint64_t> devices;
+  const Status read = reader ? reader->clients([&](std::string_view id) {
+    if (devices.size() < limits::kKnownDevicesMax) devices.push_back(KnownDevices::hash(id));
+  })
+                             : Status(tl::unexpected<Error>(reader.error()));
+  if (!read) logger_.warning(cat("which devices were known is not known: ", read.error().text()));
+  listener_->know(std::move(devices));
 }
 
 Result<Gateway::RunningBridge> Gateway::make_bridge(const BridgeConfig& b, LogReader& reader) {

@@ -85,6 +85,7 @@ class Gateway {
                                                           LogReader& reader);
   [[nodiscard]] std::vector<std::string> start_links();  // returns what does not run
   void start_http();
+  void know_devices();
   [[nodiscard]] BatchSink& sink() { return wrapped_ ? *wrapped_ : *log_; }
 
   void on_request(PeerId peer, const std::string& line);

@@ -176,6 +176,11 @@ Result<std::string> Metrics::text(const LiveState& live) {
         static_cast<std::int64_t>(live.connections));
   w.one("wayside_connections_max", "gauge", "mqtt.max_connections.",
         live.config.mqtt.max_connections);
+  w.one("wayside_strangers_memory_bytes", "gauge",
+        "Held for connections: unfinished packets, unread output, wills, caches.",
+        static_cast<std::int64_t>(live.strangers_bytes));
+  w.one("wayside_strangers_memory_max_bytes", "gauge", "What they may hold together.",
+        static_cast<std::int64_t>(live.strangers_bytes_most));
   commits(w, live.writer);
   WS_TRY(records(w, *reader_, catalog));
   WS_TRY(lags(w, *reader_, catalog, live));

@@ -26,6 +26,7 @@ struct LiveState {
   bool clock_trusted = false;
   std::optional<double> seconds_to_full;
   std::size_t connections = 0;
+  std::size_t strangers_bytes = 0, strangers_bytes_most = 0;
   std::vector<std::pair<std::string, BridgeStatus>> bridges;
   std::vector<std::pair<std::string, SubscriberStatus>> subscriptions;
 };

@@ -18,14 +18,14 @@ mqtt::SessionLimits session_limits(const Config& config) {
 
 }  // namespace
 
-MqttConnection::MqttConnection(asio::ip::tcp::socket socket, MqttHub& hub, bool refused)
+MqttConnection::MqttConnection(asio::ip::tcp::socket socket, MqttHub& hub)
     : socket_(std::move(socket)),
       hub_(hub),
       session_(session_limits(hub.config)),
-      refused_(refused),
       accepted_ms_(hub.clock.steady_ms()),
       last_input_ms_(accepted_ms_),
-      last_output_ms_(last_input_ms_) {}
+      last_output_ms_(last_input_ms_),
+      last_packet_ms_(last_input_ms_) {}
 
 MqttConnection::~MqttConnection() = default;
 
@@ -34,7 +34,9 @@ void MqttConnection::start() {
   socket_.non_blocking(true, ignored);
   socket_.set_option(asio::ip::tcp::no_delay(true), ignored);
   if (const auto peer = socket_.remote_endpoint(ignored); !ignored) {
-    peer_ = cat(peer.address().to_string(), ":", peer.port());
+    address_ = peer.address().to_string();
+    peer_ = cat(address_, ":", peer.port());
+    origin_ = origin_of(address_);
   }
   wait_readable();
 }
@@ -100,7 +102,7 @@ void MqttConnection::pump() {
   const std::uint64_t packets = session_.packets();
   decode();
   while (!paused() && read_last_bytes()) decode();
-  if (session_.packets() != packets) last_input_ms_ = hub_.clock.steady_ms();
+  if (session_.packets() != packets) last_input_ms_ = last_packet_ms_ = hub_.clock.steady_ms();
   submit_batch();
   write();
   if (successor_ && !paused()) {  // all that came is taken
@@ -112,6 +114,7 @@ void MqttConnection::pump() {
   }
   if (state_ == State::open) wait_readable();
   hub_.consider_commit();
+  count_memory();
 }
 
 std::size_t MqttConnection::received_bytes() {
@@ -168,6 +171,9 @@ void MqttConnection::committed(bool ok, std::uint64_t ticket, std::size_t bytes)
     write();
     return end(true);
   }
+  if (bytes > 0 && !std::exchange(stored_, true) && assigned_client_id_.empty()) {
+    hub_.strangers.known.add(client_id_);
+  }
   session_.release(ticket);
   acks_at_submit_ = session_.held_acks();
   if (acks_at_submit_ == 0) hub_.pace.all_acknowledged(pace_, steady_us());
@@ -208,6 +214,7 @@ void MqttConnection::write() {
 }
 
 void MqttConnection::tick(std::int64_t now_ms) {
+  count_memory();
   if (state_ == State::closed) return;
   if (state_ == State::draining) {
     if (now_ms - closing_since_ms_ >= kDrainMs) close();
@@ -236,7 +243,7 @@ void MqttConnection::tick(std::int64_t now_ms) {
   if (!session_.connected() && now_ms - accepted_ms_ >= limits::kConnectTimeoutMs) {
     if (received_bytes() > 0) on_readable();  // this thread may have been late, not the client
     if (state_ != State::open || paused() || session_.connected()) return;
-    hub_.count("refused.no_connect");
+    hub_.strangers.note("refused.no_connect", address_);
     return end(false);
   }
   const auto silent = [&] { return now_ms - last_input_ms_ >= keep_alive_ms_; };
@@ -297,7 +304,10 @@ void MqttConnection::end(bool publish_will) {
   asio::error_code ignored;
   socket_.shutdown(asio::ip::tcp::socket::shutdown_send, ignored);
   wait_readable();
+  session_.let_go();
+  forget_topics();
   if (const auto successor = std::exchange(successor_, nullptr)) successor->open_session();
+  count_memory();
 }
 
 void MqttConnection::close() {
@@ -305,6 +315,38 @@ void MqttConnection::close() {
   state_ = State::closed;
   asio::error_code ignored;
   socket_.close(ignored);
+  session_.let_go();
+  forget_topics();
+  std::string().swap(out_);
+  count_memory();
+}
+
+// Parts that are of no size are left out: there are not many of them.
+void MqttConnection::count_memory() {
+  std::size_t bytes = session_.held_bytes() + out_.capacity() + topics_bytes_;
+  if (will_) bytes += bytes_of(*will_);
+  hub_.strangers.holds(held_, bytes, state_ == State::open && !accepted_);
+}
+
+void MqttConnection::forget_topics() {
+  topics_.clear();
+  topics_bytes_ = 0;
+}
+
+bool MqttConnection::give_up_caches() {
+  if (topics_bytes_ < limits::kStrangerShareBytes) return false;
+  forget_topics();
+  count_memory();
+  return true;
+}
+
+void MqttConnection::give_way(const std::string& why) {
+  hub_.note_trouble(known_as(), cat("disconnected: ", why));
+  if (state_ == State::open) {
+    session_.drop();
+    end(true);
+  }
+  close();
 }
 
 }  // namespace wayside

@@ -16,8 +16,7 @@ namespace wayside {
 
 class MqttConnection : public std::enable_shared_from_this<MqttConnection> {
  public:
-  // `refused`: one connection too many; it is told so when its CONNECT has come.
-  MqttConnection(asio::ip::tcp::socket socket, MqttHub& hub, bool refused);
+  MqttConnection(asio::ip::tcp::socket socket, MqttHub& hub);
   ~MqttConnection();
   MqttConnection(const MqttConnection&) = delete;
   MqttConnection& operator=(const MqttConnection&) = delete;
@@ -36,8 +35,23 @@ class MqttConnection : public std::enable_shared_from_this<MqttConnection> {
   [[nodiscard]] bool connected() const { return state_ == State::open && session_.connected(); }
   // The name its readings are kept under: its client id, unless that was given for this connection.
   [[nodiscard]] std::string known_as() const;
-  // Whether it takes one of the places that there are.
-  [[nodiscard]] bool admitted() const { return state_ == State::open && !refused_; }
+
+  // What Strangers decides by. Its CONNECT has not come; it takes one of the places that there are;
+  // it is over, and waits for its peer.
+  [[nodiscard]] bool silent() const { return state_ == State::open && !registered_ && !ended_; }
+  [[nodiscard]] bool has_place() const { return state_ == State::open && registered_; }
+  [[nodiscard]] bool draining() const { return state_ == State::draining; }
+  // A reading of it is stored, or on its way; its client had stored one before it connected.
+  [[nodiscard]] bool has_sent() const { return stored_ || pending_bytes_ + batch_bytes_ > 0; }
+  [[nodiscard]] bool known_before() const { return known_before_; }
+  [[nodiscard]] const Strangers::Held& held() const { return held_; }
+  [[nodiscard]] std::int64_t last_packet_ms() const { return last_packet_ms_; }
+  [[nodiscard]] const std::string& address() const { return address_; }
+  [[nodiscard]] std::uint64_t origin() const { return origin_; }
+  // Forgets what can be found again. False: there was not much of it.
+  bool give_up_caches();
+  // It goes, for the sake of others.
+  void give_way(const std::string& why);
 
  private:
   enum class State { open, draining, closed };  // draining: output is out, waiting for the peer
@@ -60,12 +74,17 @@ class MqttConnection : public std::enable_shared_from_this<MqttConnection> {
   void write();
   void end(bool publish_will);
   const Ingest::Resolved& resolve(std::string_view topic);
+  void forget_topics();
+  void count_memory();  // last of all that a function does: somebody may have to go
 
   asio::ip::tcp::socket socket_;
   MqttHub& hub_;
   mqtt::Session session_;
-  bool refused_;
-  std::string peer_;
+  std::string peer_;     // address and port
+  std::string address_;
+  std::uint64_t origin_ = 0;
+  Strangers::Held held_;
+  bool known_before_ = false, stored_ = false;
   std::string client_id_;
   std::string assigned_client_id_;
   std::optional<mqtt::Will> will_;
@@ -87,6 +106,7 @@ class MqttConnection : public std::enable_shared_from_this<MqttConnection> {
   std::optional<std::size_t> last_bytes_;  // nothing is read beyond these
   std::shared_ptr<MqttConnection> successor_;
   std::int64_t accepted_ms_, last_input_ms_, last_output_ms_, closing_since_ms_ = 0;
+  std::int64_t last_packet_ms_;
 
   std::uint64_t ticket_ = 1;  // of the batch being filled
   Batch batch_;
@@ -96,6 +116,7 @@ class MqttConnection : public std::enable_shared_from_this<MqttConnection> {
   std::string out_;  // what the socket did not take yet
   std::shared_ptr<PaceKeeper::Member> pace_ = std::make_shared<PaceKeeper::Member>();
   std::unordered_map<std::string, Ingest::Resolved> topics_;
+  std::size_t topics_bytes_ = 0;
   Ingest::Resolved last_resolved_;
   std::uint64_t resolved_generation_ = 0;
 };

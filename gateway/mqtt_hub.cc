@@ -13,6 +13,16 @@ std::int64_t steady_us() {
   return duration_cast<microseconds>(steady_clock::now().time_since_epoch()).count();
 }
 
+std::size_t bytes_of(const mqtt::Will& will) {
+  return 200 + will.topic.capacity() + will.payload.capacity();
+}
+
+void MqttHub::count_wills() {
+  std::size_t bytes = 0;
+  for (const DelayedWill& w : delayed_wills) bytes += bytes_of(w.will) + w.client_id.size();
+  strangers.wills_hold(bytes);
+}
+
 void PaceKeeper::reading_came(Member& m, std::int64_t now_us) {
   if (m.state == Member::State::waiting) return;
   if (m.state == Member::State::expected) --expected_;
@@ -79,10 +89,12 @@ void MqttHub::consider_commit() {
 
 void MqttHub::leave_will(const std::string& client_id, const mqtt::Will& will,
                          std::int64_t delay_ms) {
-  if (delay_ms <= 0 || delayed_wills.size() >= limits::kDelayedWillsMax) {
+  if (delay_ms <= 0 || delayed_wills.size() >= limits::kDelayedWillsMax ||
+      !strangers.may_keep_will(bytes_of(will))) {
     return publish_will(client_id, will);
   }
   delayed_wills.push_back({client_id, will, clock.steady_ms() + delay_ms});
+  count_wills();
 }
 
 void MqttHub::publish_will(const std::string& client_id, const mqtt::Will& will) {
@@ -90,6 +102,19 @@ void MqttHub::publish_will(const std::string& client_id, const mqtt::Will& will)
   const auto made =
       ingest->make(ingest->resolve(will.topic, client_id), will.payload, will.retain, batch.ops);
   if (made.quarantined != nullptr) count(cat("quarantined.", made.quarantined));
+  // Like any reading's, its bytes wait for their commit; a will is dropped rather than hold more.
+  std::size_t bytes = 0;
+  for (const Op& op : batch.ops) bytes += op_bytes(op);
+  if (pending_bytes + bytes > limits::kPendingBytesMax) return count("dropped.will");
+  pending_bytes += bytes;
+  ++outstanding;
+  batch.done = [this, bytes](Batch&, const Status& status) {
+    post([this, bytes, ok = status.has_value()] {
+      settled();
+      pending_bytes -= bytes;
+      if (!ok) count("dropped.will");
+    });
+  };
   sink.submit(std::move(batch));
 }
 
@@ -101,6 +126,7 @@ void MqttHub::client_is_back(const std::string& client_id, bool same_session) {
     }
     if (!same_session) publish_will(client_id, it->will);
     it = delayed_wills.erase(it);
+    count_wills();
   }
 }
 
@@ -113,6 +139,7 @@ void MqttHub::publish_due_wills() {
     }
     publish_will(it->client_id, it->will);
     it = delayed_wills.erase(it);
+    count_wills();
   }
 }
 

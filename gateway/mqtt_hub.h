@@ -19,6 +19,7 @@
 #include "config/config.h"
 #include "devices/mqtt/session.h"
 #include "gateway/ingest.h"
+#include "gateway/mqtt_strangers.h"
 #include "storage/batch.h"
 
 namespace wayside {
@@ -75,6 +76,9 @@ struct MqttHub {
   const Clock& clock;
   Logger& logger;
   PaceKeeper pace;
+  Strangers strangers{*this};
+  // Runs it on the I/O thread, soon.
+  std::function<void(std::function<void()>)> post;
 
   std::unordered_map<std::string, std::weak_ptr<MqttConnection>> clients;
   std::vector<std::uint8_t> read_buffer;  // one read at a time is decoded
@@ -90,6 +94,7 @@ struct MqttHub {
     std::int64_t due_ms = 0;  // steady
   };
   std::vector<DelayedWill> delayed_wills;
+  void count_wills();
 
   // Something is refused, set aside or ended: counted, and stored with the next batch.
   void count(const std::string& name, std::int64_t n = 1) { counts[name] += n; }
@@ -122,5 +127,7 @@ struct MqttHub {
 };
 
 [[nodiscard]] std::int64_t steady_us();
+// What it holds in memory, about.
+[[nodiscard]] std::size_t bytes_of(const mqtt::Will& will);
 
 }  // namespace wayside

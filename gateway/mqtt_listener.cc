@@ -28,8 +28,8 @@ constexpr int kOtherDescriptors = 128;  // database, bridges, control
 
 // As many descriptors as max_connections needs, if the system gives them.
 Status allow_descriptors(std::int64_t connections) {
-  const auto wanted = static_cast<rlim_t>(connections) + limits::kRefusedConnectionsMax +
-                      static_cast<rlim_t>(kOtherDescriptors);
+  const auto wanted = static_cast<rlim_t>(connections) + limits::kSilentConnectionsMax +
+                      limits::kDrainingConnectionsMax + static_cast<rlim_t>(kOtherDescriptors);
   rlimit limit{};
   if (::getrlimit(RLIMIT_NOFILE, &limit) != 0 || limit.rlim_cur >= wanted) return {};
   limit.rlim_cur = limit.rlim_max == RLIM_INFINITY ? wanted : std::min(limit.rlim_max, wanted);
@@ -48,6 +48,7 @@ struct MqttListener::Impl {
       : hub(plan.config, sink, std::make_unique<Ingest>(plan.routes, catalog, clock), clock,
             logger) {
     hub.read_buffer.resize(limits::kReadBytes);
+    hub.post = [this](std::function<void()> task) { asio::post(io, std::move(task)); };
   }
 
   Status bind(const std::string& listen) {
@@ -85,17 +86,10 @@ struct MqttListener::Impl {
         });
         return;
       }
-      const auto most = static_cast<std::size_t>(hub.config.mqtt.max_connections);
-      const auto admitted = static_cast<std::size_t>(std::count_if(
-          connections.begin(), connections.end(), [](const auto& c) { return c->admitted(); }));
-      if (connections.size() >= most + limits::kRefusedConnectionsMax) {
-        hub.count("refused.max_connections");
-      } else {
-        auto connection =
-            std::make_shared<MqttConnection>(std::move(socket), hub, admitted >= most);
-        connections.push_back(connection);
-        connection->start();
-      }
+      auto connection = std::make_shared<MqttConnection>(std::move(socket), hub);
+      connection->start();
+      hub.strangers.make_way(connection->origin());
+      connections.push_back(std::move(connection));
       accept();
     });
   }
@@ -103,12 +97,17 @@ struct MqttListener::Impl {
   void tick() {
     const std::int64_t now = hub.clock.steady_ms();
     heartbeat = now;
-    for (std::size_t i = 0; i < connections.size(); ++i) connections[i]->tick(now);
+    for (std::size_t i = 0; i < connections.size(); ++i) {
+      const auto connection = connections[i];
+      connection->tick(now);
+    }
     std::erase_if(connections, [](const auto& c) { return c->closed(); });
     connected = static_cast<std::size_t>(std::count_if(
         connections.begin(), connections.end(), [](const auto& c) { return c->connected(); }));
     if (!hub.stopping) hub.publish_due_wills();
     hub.consider_commit();
+    hub.strangers.tick(now);
+    strangers_bytes = hub.strangers.bytes();
     if (hub.stopping && (hub.outstanding == 0 || now >= stop_by)) {
       // All is acknowledged: a last word, a moment for the clients to take it, and the end.
       for (const auto& c : connections) c->shut_down();
@@ -157,10 +156,10 @@ struct MqttListener::Impl {
   tcp::acceptor acceptor{io};
   asio::steady_timer timer{io}, retry{io};
   MqttHub hub;
-  std::vector<std::shared_ptr<MqttConnection>> connections;
+  std::vector<std::shared_ptr<MqttConnection>>& connections = hub.strangers.connections;
   std::uint16_t port = 0;
   std::int64_t stop_by = 0, counts_stored = 0;
-  std::atomic<std::size_t> connected{0};
+  std::atomic<std::size_t> connected{0}, strangers_bytes{0};
   std::atomic<std::int64_t> heartbeat{0};
   std::jthread thread;
 };
@@ -235,6 +234,20 @@ std::string MqttListener::devices_json() {
   });
 }
 
+std::string MqttListener::strangers_json() {
+  return on_io([&] { return impl_->hub.strangers.json(); });
+}
+
+void MqttListener::know(std::vector<std::uint64_t> devices) {
+  on_io([&] { impl_->hub.strangers.known.load(std::move(devices)); });
+}
+
+std::size_t MqttListener::strangers_bytes() const {
+  return impl_->strangers_bytes;
+}
+std::size_t MqttListener::strangers_bytes_most() const {
+  return impl_->hub.strangers.bytes_most();
+}
 std::uint16_t MqttListener::port() const {
   return impl_->port;
 }

@@ -5,6 +5,8 @@
 #include <atomic>
 #include <cstdint>
 #include <memory>
+#include <string>
+#include <vector>
 
 #include "base/clock.h"
 #include "base/log.h"
@@ -36,6 +38,13 @@ class MqttListener {
 
   // Who is connected, and what went wrong with whom last: as JSON, {"client":{…},…}.
   [[nodiscard]] std::string devices_json();
+
+  // What it does about strangers, as JSON; and the memory that they hold, and may hold.
+  [[nodiscard]] std::string strangers_json();
+  [[nodiscard]] std::size_t strangers_bytes() const;
+  [[nodiscard]] std::size_t strangers_bytes_most() const;
+  // Devices that stored a reading before this start, by KnownDevices::hash.
+  void know(std::vector<std::uint64_t> devices);
 
   [[nodiscard]] std::uint16_t port() const;
   [[nodiscard]] std::size_t connections() const;

@@ -21,17 +21,12 @@ void MqttConnection::on(mqtt::ConnectRequested&& event) {
   };
   const bool busy =
       hub_.outstanding > 10 * static_cast<std::size_t>(hub_.config.mqtt.max_connections);
-  // Who takes over a session of its own takes a place that it has already.
-  refused_ = refused_ && !hub_.clients.contains(connect.client_id);
-  if (refused_ || busy || hub_.stopping) {
+  if (busy || hub_.stopping) {
     hub_.count("refused.max_connections");
     if (!hub_.stopping) {
-      hub_.logger.repeated(
-          LogLevel::warning, busy ? "mqtt.held_up" : "mqtt.max_connections",
-          cat("client '", printable(connect.client_id), "' at ", peer_, " is refused: ",
-              busy ? std::string("the log is held up")
-                   : cat("mqtt.max_connections = ", hub_.config.mqtt.max_connections,
-                         " is reached")));
+      hub_.logger.repeated(LogLevel::warning, "mqtt.held_up",
+                           cat("client '", printable(connect.client_id), "' at ", peer_,
+                               " is refused: the log is held up"));
     }
     session_.refuse_for_now();
     return over();
@@ -39,13 +34,33 @@ void MqttConnection::on(mqtt::ConnectRequested&& event) {
   if (connect.has_authentication_method) {
     return refuse(mqtt::Reason::bad_authentication_method, "no enhanced authentication here");
   }
-  if (connect.client_id.size() > limits::kClientIdBytesMax ||
+  const auto id_bytes_max = static_cast<std::size_t>(hub_.config.mqtt.client_id_bytes_max);
+  if (connect.client_id.size() > id_bytes_max ||
       (connect.client_id.empty() && connect.version == mqtt::Version::v311 &&
        !connect.clean_start)) {
     hub_.count("refused.client_id");
     return refuse(mqtt::Reason::client_id_not_valid,
-                  cat("a client identifier of 1 to ", limits::kClientIdBytesMax, " bytes, please"));
+                  cat("a client identifier of ", connect.client_id.size(),
+                      " bytes: 1 to ", id_bytes_max, " are taken (mqtt.client_id_max)"));
   }
+  // Who takes over a session of its own takes a place that it has already.
+  if (!hub_.clients.contains(connect.client_id)) {
+    const auto entry = hub_.strangers.admit(*this, connect.client_id);
+    if (entry != Strangers::Entry::admitted) {
+      const bool full = entry == Strangers::Entry::full;
+      hub_.strangers.note(full ? "refused.max_connections" : "refused.address", address_);
+      hub_.logger.repeated(
+          LogLevel::warning, full ? "mqtt.max_connections" : "mqtt.address",
+          cat("client '", printable(connect.client_id), "' at ", peer_, " is refused: ",
+              full ? cat("mqtt.max_connections = ", hub_.config.mqtt.max_connections,
+                         " is reached")
+                   : cat("mqtt.max_connections_per_address = ",
+                         hub_.config.mqtt.max_connections_per_address, " is reached")));
+      session_.refuse_for_now();
+      return over();
+    }
+  }
+  known_before_ = hub_.strangers.known.contains(connect.client_id);
   if (connect.client_id.empty()) {
     connect.client_id = assigned_client_id_ = "auto-" + random_uuid();
   }
@@ -73,7 +88,7 @@ void MqttConnection::open_session() {
   Batch batch;
   batch.flush_now = true;
   batch.ops.emplace_back(
-      OpenSession{client_id_, clean_start_, session_expiry_s_, {}, {}, {}});
+      OpenSession{client_id_, clean_start_, session_expiry_s_, {}, {}, {}, origin_});
   batch.done = [self = shared_from_this(), io = socket_.get_executor()](Batch& done,
                                                                         const Status& status) {
     asio::post(io,
@@ -106,6 +121,11 @@ void MqttConnection::session_opened(bool ok, const OpenSession& opened) {
     return end(false);
   }
   hub_.client_is_back(client_id_, opened.present);
+  if (opened.not_kept) {
+    session_expiry_s_ = 0;  // which a client of MQTT 5 is told
+    expiry_capped_ = true;
+    hub_.strangers.note("sessions.not_kept", address_);
+  }
   mqtt::ConnackProperties properties;
   properties.receive_maximum = static_cast<std::uint16_t>(hub_.config.mqtt.receive_maximum);
   properties.maximum_packet_bytes = static_cast<std::uint32_t>(hub_.config.mqtt.max_packet_bytes);
@@ -124,7 +144,7 @@ std::string MqttConnection::known_as() const {
 
 const Ingest::Resolved& MqttConnection::resolve(std::string_view topic) {
   if (resolved_generation_ != hub_.generation) {  // the routes are others now
-    topics_.clear();
+    forget_topics();
     last_resolved_ = {};
     resolved_generation_ = hub_.generation;
   }
@@ -135,8 +155,15 @@ const Ingest::Resolved& MqttConnection::resolve(std::string_view topic) {
   } else {
     // An id that is given for one connection would only fill the dictionary of sources.
     last_resolved_ = hub_.ingest->resolve(topic, known_as());
-    if (topics_.size() >= limits::kTopicCacheMax) topics_.clear();
+    last_resolved_.source->origin = origin_;
+    // The topic twice, the client id, and what is about them.
+    const std::size_t bytes = 400 + 2 * topic.size() + client_id_.size();
+    if (topics_.size() >= limits::kTopicCacheMax ||
+        topics_bytes_ + bytes > limits::kTopicCacheBytesMax) {
+      forget_topics();
+    }
     topics_.emplace(topic, last_resolved_);
+    topics_bytes_ += bytes;
   }
   return last_resolved_;
 }

@@ -284,6 +284,7 @@ std::string Gateway::status_json() const {
     out += ",\"blocked\":";
     append_json_string(out, w.blocked);
   }
+  out += cat(",\"strangers\":", listener_->strangers_json());
   const auto full = growth_.seconds_to_full(plan_.config);
   out += cat(",\"seconds_to_full\":", full ? cat(static_cast<std::int64_t>(*full)) : "null");
   if (const auto p = salvager_->progress(); !p.file.empty()) {
@@ -377,6 +378,8 @@ LiveState Gateway::live_state() const {
   live.clock_trusted = clock_.trusted();
   live.seconds_to_full = growth_.seconds_to_full(plan_.config);
   live.connections = listener_->connections();
+  live.strangers_bytes = listener_->strangers_bytes();
+  live.strangers_bytes_most = listener_->strangers_bytes_most();
   for (const RunningBridge& b : bridges_) {
     live.bridges.emplace_back(b.config.name, b.bridge->status());
   }

@@ -21,7 +21,9 @@ namespace wayside {
 struct Source {
   std::string client_id;
   std::string mqtt_topic;
-  std::int64_t id = 0;  // row of the dictionary; 0: not looked up yet; -1: it is full
+  std::int64_t id = 0;       // row of the dictionary; 0: not looked up yet; -1: it is full
+  std::int64_t era = 0;      // in which it was looked up; the writer's
+  std::uint64_t origin = 0;  // a number for the network address; 0: the gateway itself
 };
 
 struct Append {
@@ -40,6 +42,8 @@ struct OpenSession {
   bool present = false;                 // out
   std::int64_t session_id = 0;          // out; 0: it has no row, and needs none
   std::vector<std::uint16_t> qos2_ids;  // out
+  std::uint64_t origin = 0;             // a number for the network address; 0: the gateway itself
+  bool not_kept = false;                // out: it was to have a row, and there is no room for more
 };
 // The client went away; expiry 0 ends the session.
 struct CloseSession {

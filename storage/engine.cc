@@ -13,7 +13,9 @@
 #include "base/text.h"
 #include "storage/recovery.h"
 #include "storage/rescue.h"
+#include "storage/sessions.h"
 #include "storage/snapshot.h"
+#include "storage/sources.h"
 #include "storage/space.h"
 #include "storage/transaction.h"
 #include "storage/views.h"
@@ -25,12 +27,15 @@ Engine::Engine(const EngineOptions& options, const Clock& clock, Logger& logger)
       clock_(clock),
       logger_(logger),
       recovery_(std::make_unique<Recovery>(*this)),
-      space_(std::make_unique<Space>(*this)) {}
+      space_(std::make_unique<Space>(*this)),
+      sessions_(std::make_unique<Sessions>(*this)),
+      sources_(std::make_unique<Sources>(*this)) {}
 
 Engine::~Engine() {
   recovery_->note_end();
-  for (Statement* s : {&begin_, &commit_, &rollback_, &find_source_, &add_source_, &add_qos2_,
-                       &remove_qos2_, &commit_offset_, &count_}) {
+  sources_.reset();
+  sessions_.reset();
+  for (Statement* s : {&begin_, &commit_, &rollback_, &commit_offset_, &count_}) {
     *s = Statement();
   }
   chains_.clear();  // their statements, too: what is left open keeps the database open
@@ -158,12 +163,6 @@ Status Engine::prepare_statements() {
   };
   WS_TRY(keep(commit_, "COMMIT"));
   WS_TRY(keep(rollback_, "ROLLBACK"));
-  WS_TRY(keep(find_source_, "SELECT src FROM _ws_sources WHERE client_id=?1 AND mqtt_topic=?2"));
-  WS_TRY(keep(add_source_,
-              "INSERT INTO _ws_sources(client_id, mqtt_topic) VALUES(?1, ?2) "
-              "RETURNING src"));
-  WS_TRY(keep(add_qos2_, "INSERT OR IGNORE INTO _ws_qos2 VALUES(?1, ?2)"));
-  WS_TRY(keep(remove_qos2_, "DELETE FROM _ws_qos2 WHERE session_id=?1 AND packet_id=?2"));
   WS_TRY(keep(commit_offset_,
               "INSERT OR REPLACE INTO _ws_consumer_offsets"
               "(group_id, tp, committed_offset, metadata, commit_ms, age_from_ms)"
@@ -200,8 +199,8 @@ Status Engine::load() {
             db_.number("SELECT max(ifnull((SELECT max(next_seq) FROM _ws_epochs), 0),"
                        " ifnull((SELECT value FROM _ws_meta WHERE name='next_seq'), 0))"));
   WS_TRY(refresh());
-  WS_ASSIGN(sources_, db_.number("SELECT count(*) FROM _ws_sources"));
-  return {};
+  WS_TRY(sessions_->prepare());
+  return sources_->prepare();
 }
 
 // Topics and chains as they are in the database now. What is known of a chain stays: only new ones
@@ -353,6 +352,7 @@ Status Engine::start_epoch() {
     started = transaction(write);
   }
   WS_TRY(std::move(started));
+  WS_TRY(sessions_->load());
   WS_ASSIGN(identity_, read_identity(db_));
   inodes_ = {file_inode(options_.path), file_inode(options_.path + "-wal")};
   space_->keep_ballast();
@@ -384,8 +384,8 @@ Status Engine::begin() {
 
 Status Engine::commit(std::span<Batch> group) {
   const Positions before = positions_;
-  resolved_.clear();
-  added_sources_ = 0;
+  sources_->begin();
+  sessions_->begin();
   const auto apply_all = [&]() -> Status {
     for (Batch& batch : group) {
       for (Op& op : batch.ops) {
@@ -400,8 +400,8 @@ Status Engine::commit(std::span<Batch> group) {
   Status status = finish(apply_all());
   if (!status) {
     positions_ = before;
-    for (const auto& source : resolved_) source->id = 0;
-    sources_ -= added_sources_;
+    sources_->rolled_back();
+    sessions_->rolled_back();
   }
   return status;
 }
@@ -426,7 +426,7 @@ Status Engine::apply(Append& op) {
   Chain& chain = chains_[place];
   SegmentStats& stats = positions_.open[place];
   Record& r = op.record;
-  if (op.source && op.source->id == 0) WS_TRY(resolve(op.source));
+  if (op.source) WS_TRY(sources_->resolve(op.source));
   if (r.timestamp_ms == kNoTimestamp) r.timestamp_ms = append_ms_;
   if (!trusted_) r.attributes |= kClockUntrusted;
   op.offset = Offset(positions_.next_offset[tp]++);
@@ -438,32 +438,17 @@ Status Engine::apply(Append& op) {
   return {};
 }
 
-Status Engine::resolve(const std::shared_ptr<Source>& shared) {
-  Source& source = *shared;
-  resolved_.push_back(shared);
-  find_source_.bind_text(1, source.client_id).bind_text(2, source.mqtt_topic);
-  WS_ASSIGN(const bool known, find_source_.step());
-  if (known) {
-    source.id = find_source_.integer(0);
-    find_source_.reset();
-    return {};
-  }
-  if (sources_ >= limits::kSourcesMax) {
-    logger_.repeated(
-        LogLevel::warning, "sources",
-        cat("the dictionary of sources is full (", limits::kSourcesMax,
-            " pairs of client id and MQTT topic); records of new ones name no source"));
-    source.id = -1;
-    return {};
-  }
-  add_source_.bind_text(1, source.client_id).bind_text(2, source.mqtt_topic);
-  WS_ASSIGN(const bool row, add_source_.step());
-  WS_CHECK(row);
-  source.id = add_source_.integer(0);
-  add_source_.reset();
-  ++sources_;
-  ++added_sources_;
-  return {};
+Status Engine::apply(OpenSession& op) {
+  return sessions_->open(op);
+}
+Status Engine::apply(CloseSession& op) {
+  return sessions_->close(op);
+}
+Status Engine::apply(AddQos2Id& op) {
+  return sessions_->add(op);
+}
+Status Engine::apply(RemoveQos2Id& op) {
+  return sessions_->remove(op);
 }
 
 Status Engine::apply(Count& op) {

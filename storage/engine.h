@@ -23,6 +23,8 @@
 namespace wayside {
 
 class Recovery;
+class Sessions;
+class Sources;
 class Space;
 
 class Engine {
@@ -54,6 +56,7 @@ class Engine {
   [[nodiscard]] bool must_open_anew() const { return inodes_.must_open_anew; }
   [[nodiscard]] Recovery& recovery() { return *recovery_; }
   [[nodiscard]] Space& space() { return *space_; }
+  [[nodiscard]] Sessions& sessions() { return *sessions_; }
   [[nodiscard]] const Catalog& catalog() const { return catalog_; }
   [[nodiscard]] const Identity& identity() const { return identity_; }
   [[nodiscard]] Offset next_offset(TpId tp) const;
@@ -63,6 +66,8 @@ class Engine {
   using Chain = engine_state::Chain;
   using Positions = engine_state::Positions;
   friend class Recovery;
+  friend class Sessions;
+  friend class Sources;
   friend class Space;
   Engine(const EngineOptions& options, const Clock& clock, Logger& logger);
   [[nodiscard]] static Result<std::unique_ptr<Engine>> open_sound(const EngineOptions& options,
@@ -96,8 +101,6 @@ class Engine {
   [[nodiscard]] Status apply(Seal& op);
   [[nodiscard]] Status apply(Unseal& op);
   [[nodiscard]] Status apply(Count& op);
-  [[nodiscard]] Status resolve(const std::shared_ptr<Source>& source);
-  [[nodiscard]] Status end_session(std::int64_t session_id);
   [[nodiscard]] Status check_partitions(const TopicSpec& spec) const;
   [[nodiscard]] Status create_topic(const TopicSpec& spec);
   [[nodiscard]] Status alter_topic(const Topic& topic, const TopicSpec& spec,
@@ -117,7 +120,6 @@ class Engine {
   [[nodiscard]] Result<bool> build_one_index();
   [[nodiscard]] Result<bool> apply_retention(bool by_time);
   [[nodiscard]] Result<bool> apply_topic_retention(std::int64_t now_ms);
-  [[nodiscard]] Status expire_sessions(bool by_time);
   [[nodiscard]] Status expire_offsets(bool by_time);
   [[nodiscard]] Status drop_chain(ChainId chain);
   [[nodiscard]] Result<bool> step(std::string_view what, const Result<bool>& result);
@@ -132,6 +134,8 @@ class Engine {
   Catalog catalog_;
   std::unique_ptr<Recovery> recovery_;
   std::unique_ptr<Space> space_;
+  std::unique_ptr<Sessions> sessions_;
+  std::unique_ptr<Sources> sources_;
   std::vector<Chain> chains_;
   static constexpr std::size_t kNoChain = SIZE_MAX;  // of a partition of a deleted topic
   std::vector<std::size_t> chain_of_;                // by tp: place in chains_
@@ -140,11 +144,7 @@ class Engine {
   engine_state::Inodes inodes_;
   bool trusted_ = false;        // the clock, in the running transaction
   std::int64_t append_ms_ = 0;  // of the running transaction
-  std::int64_t sources_ = 0;
-  std::int64_t added_sources_ = 0;                 // of the running transaction
-  std::vector<std::shared_ptr<Source>> resolved_;  // of the running transaction
-  Statement begin_, commit_, rollback_, find_source_, add_source_, add_qos2_, remove_qos2_,
-      commit_offset_, count_;
+  Statement begin_, commit_, rollback_, commit_offset_, count_;
 };
 
 }  // namespace wayside

@@ -8,6 +8,7 @@
 #include "base/text.h"
 #include "storage/recovery.h"
 #include "storage/rescue.h"
+#include "storage/sessions.h"
 #include "storage/space.h"
 
 namespace wayside {
@@ -23,6 +24,17 @@ std::size_t bytes_of(const Batch& batch) {
   std::size_t bytes = 0;
   for (const Op& op : batch.ops) bytes += op_bytes(op);
   return bytes;
+}
+
+// Or anything else that must be written: sessions alone are not worth a record that makes room.
+bool has_readings(const std::vector<Batch>& group) {
+  const auto is_session = [](const Op& op) {
+    return std::holds_alternative<OpenSession>(op) || std::holds_alternative<CloseSession>(op) ||
+           std::holds_alternative<Count>(op);
+  };
+  return std::any_of(group.begin(), group.end(), [&](const Batch& b) {
+    return !std::all_of(b.ops.begin(), b.ops.end(), is_session);
+  });
 }
 
 std::int64_t now_ms() {
@@ -274,17 +286,18 @@ bool Log::maintain() {
   return false;
 }
 
-// Readings for a topic that must not drop what it has, and has no room, are not taken; the others
-// of the group are.
+// Readings for a topic that must not drop what it has, and has no room, are not taken, nor QoS 2
+// readings beyond what may be without their PUBREL; the others of the group are.
 void Log::refuse_blocked(std::vector<Batch>& group) {
-  const std::string why = engine_->space().blocked();
-  if (why.empty()) return;
+  const bool blocked = !engine_->space().blocked().empty();
   std::erase_if(group, [&](Batch& b) {
-    const bool refused = std::any_of(b.ops.begin(), b.ops.end(), [&](const Op& op) {
+    std::string why = engine_->sessions().refusal(b).value_or("");
+    const bool no_room = blocked && std::any_of(b.ops.begin(), b.ops.end(), [&](const Op& op) {
       const auto* a = std::get_if<Append>(&op);
       return a != nullptr && !engine_->space().refusal(a->tp).empty();
     });
-    if (!refused) return false;
+    if (no_room) why = engine_->space().blocked();
+    if (why.empty()) return false;
     logger_.repeated(LogLevel::error, "blocked", why);
     if (b.done) b.done(b, fail(ErrorCode::no_space, why));
     return true;
@@ -335,6 +348,7 @@ void Log::commit_group(std::vector<Batch>& group, std::stop_token stop) {
   // What an unreadable page was needed for is not stored; a second try would meet it again.
   if (!status) report_damage(status.error());
   if (!status && status.error().code == ErrorCode::no_space) {
+    if (!has_readings(group)) return engine_->space().note_full();
     if (auto freed = engine_->space().make_room(); !freed) {
       logger_.repeated(LogLevel::error, "room", freed.error().text());
     }

@@ -108,6 +108,8 @@ class LogReader {
   [[nodiscard]] Result<std::map<std::int64_t, std::string>> settled();
   // Who sends, by row of the dictionary.
   [[nodiscard]] Result<std::unordered_map<std::int64_t, Source>> sources();
+  // Each client that has stored a reading, once.
+  [[nodiscard]] Status clients(const std::function<void(std::string_view)>& each);
   [[nodiscard]] Result<std::optional<std::string>> fact(std::string_view name) {
     return read_fact(db_, name);
   }

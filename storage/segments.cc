@@ -6,6 +6,8 @@
 #include "base/limits.h"
 #include "base/text.h"
 #include "storage/recovery.h"
+#include "storage/sessions.h"
+#include "storage/sources.h"
 #include "storage/space.h"
 #include "storage/transaction.h"
 #include "storage/views.h"
@@ -169,7 +171,7 @@ Result<bool> Engine::maintain() {
     for (std::size_t i = 0; i < chains_.size(); ++i) {
       if (is_old(i)) WS_TRY(step("roll", once(roll(i))));
     }
-    WS_TRY(step("sessions", once(expire_sessions(by_time))));
+    WS_TRY(step("sessions", once(sessions_->expire(by_time))));
     WS_TRY(step("offsets", once(expire_offsets(by_time))));
     WS_ASSIGN(more, step("columns", learn_columns()));
     if (more) return true;
@@ -179,10 +181,13 @@ Result<bool> Engine::maintain() {
     WS_ASSIGN(more, step("views", refresh_views()));
     if (more) return true;
   }
-  if (now < upkeep_.index_not_before_ms) return false;
-  auto built = build_one_index();
-  if (!built) upkeep_.index_not_before_ms = now + kIndexRetryMs;
-  return step("index", built);
+  if (now >= upkeep_.index_not_before_ms) {
+    auto built = build_one_index();
+    if (!built) upkeep_.index_not_before_ms = now + kIndexRetryMs;
+    WS_ASSIGN(more, step("index", built));
+    if (more) return true;
+  }
+  return step("sources", sources_->forget_some());
 }
 
 // Damage is for whoever can set the file aside; every other error is told, and the rest goes on.

@@ -10,6 +10,8 @@
 #include "base/text.h"
 #include "storage/engine.h"
 #include "storage/recovery.h"
+#include "storage/sessions.h"
+#include "storage/sources.h"
 
 namespace wayside {
 namespace {
@@ -22,6 +24,8 @@ constexpr std::int64_t kPagesLeast = 1024;
 constexpr std::int64_t kPagesForADrop = 256;
 // A log that the disk limits, and not its budget, may be small: it is kept as long as it can be.
 constexpr std::int64_t kReserveOnAFullDisk = 512;
+// For so long after a commit failed for want of room nothing but readings is let grow.
+constexpr std::int64_t kFullForMs = 10'000;
 constexpr std::int64_t kNoPageLimit = 4294967294;  // the greatest that SQLite knows
 
 }  // namespace
@@ -85,6 +89,30 @@ std::int64_t Space::used_pages() {
   return pages && unused ? *pages - *unused : 0;
 }
 
+std::int64_t Space::part_of_limit(std::int64_t most, std::int64_t part) const {
+  return page_limit_ == INT64_MAX ? most : std::min(most, page_limit_ / part * kPage);
+}
+
+bool Space::has_room() const {
+  return engine_.clock_.steady_ms() - full_ms_ >= kFullForMs;
+}
+
+void Space::note_full() {
+  full_ms_ = engine_.clock_.steady_ms();
+}
+
+std::int64_t Space::claimed_pages() {
+  const auto left = [](std::int64_t most, std::int64_t used) {
+    return std::max<std::int64_t>(most - used, 0);
+  };
+  const Sources& names = *engine_.sources_;
+  const Sessions& sessions = *engine_.sessions_;
+  const std::int64_t bytes = left(names.bytes_most(), names.bytes()) +
+                             left(sessions.bytes_most(), sessions.bytes()) +
+                             left(sessions.qos2_bytes_most(), sessions.qos2_bytes());
+  return used_pages() + bytes / kPage;
+}
+
 // True: the whole WAL is in the database, and its file starts anew.
 bool Space::checkpoint() {
   const auto busy = engine_.db_.number("PRAGMA wal_checkpoint(TRUNCATE)", 1);
@@ -100,7 +128,9 @@ Result<bool> Space::keep_within() {
     dropping_ = false;
     return false;
   }
-  const std::int64_t used = used_pages();
+  // Sessions and names have room of their own: what they may still take is not for readings, so
+  // that no reading ever makes room for them.
+  const std::int64_t used = claimed_pages();
   const std::int64_t reserve =
       by_budget_ ? page_limit_ / 8 : std::min(page_limit_ / 8, kReserveOnAFullDisk);
   if (used > page_limit_ - reserve / 2) dropping_ = true;
@@ -220,6 +250,7 @@ std::string Space::refusal(TpId tp) const {
 // In the order of what it costs.
 Status Space::make_room() {
   Engine& e = engine_;
+  note_full();
   if (by_budget_ && used_pages() + kPagesForADrop >= page_limit_) return drop_within_limit();
   if (e.recovery_->give_up_damaged_file()) return {};
   if (used_pages() + kPagesForADrop >= page_limit_) return drop_within_limit();

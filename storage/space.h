@@ -27,7 +27,14 @@ class Space {
   [[nodiscard]] Status make_room();
   // After each commit.
   [[nodiscard]] Status note_commit();
+  // What there is no room for is not worth a record.
+  void note_full();
   void keep_ballast();
+
+  // Of what has room of its own (sessions, names of senders): `most`, or a part of a small limit.
+  [[nodiscard]] std::int64_t part_of_limit(std::int64_t most, std::int64_t part) const;
+  // Whether that may grow: not while commits fail for want of room.
+  [[nodiscard]] bool has_room() const;
 
   // Under a limit every chain must be able to close several segments long before it is used up.
   [[nodiscard]] std::int64_t segment_bytes_most() const;
@@ -45,6 +52,8 @@ class Space {
   [[nodiscard]] std::int64_t free_bytes() const;
   [[nodiscard]] std::int64_t keep_free_bytes() const;
   [[nodiscard]] std::int64_t used_pages();
+  // Pages in use, and those that what has room of its own may still take.
+  [[nodiscard]] std::int64_t claimed_pages();
   [[nodiscard]] bool checkpoint();
   void watch_wal();
   [[nodiscard]] Status drop_one(std::string_view why);
@@ -54,6 +63,7 @@ class Space {
   Engine& engine_;
   std::int64_t page_limit_ = INT64_MAX;
   std::int64_t commits_ = 0;
+  std::int64_t full_ms_ = INT64_MIN / 2;  // steady: when it last came to `no_space`
   bool by_budget_ = false;     // the limit is the budget's, not the disk's
   bool dropping_ = false;      // until there is room enough again
   bool checkpointed_ = false;  // to make room, and no commit has succeeded since

@@ -234,6 +234,15 @@ Result<std::map<std::int64_t, std::string>> LogReader::settled() {
   }
 }
 
+Status LogReader::clients(const std::function<void(std::string_view)>& each) {
+  WS_ASSIGN(Statement s, db_.prepare("SELECT DISTINCT client_id FROM _ws_sources"));
+  for (;;) {
+    WS_ASSIGN(const bool row, s.step());
+    if (!row) return {};
+    each(s.bytes(0));
+  }
+}
+
 Result<std::unordered_map<std::int64_t, Source>> LogReader::sources() {
   std::unordered_map<std::int64_t, Source> out;
   WS_ASSIGN(Statement s, db_.prepare("SELECT src, client_id, mqtt_topic FROM _ws_sources"));

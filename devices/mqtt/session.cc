@@ -37,7 +37,7 @@ void Session::feed(std::span<const std::uint8_t> bytes) {
 void Session::stash() {
   if (!kept_.empty() && undecoded_.size() == kept_.size()) return;  // it is all there already
   std::string rest(reinterpret_cast<const char*>(undecoded_.data()), undecoded_.size());
-  kept_ = std::move(rest);  // not in place: undecoded_ may lie in kept_
+  kept_.swap(rest);  // not in place: undecoded_ may lie in kept_; and a large one is given back
   undecoded_ = as_bytes(kept_);
 }
 
@@ -119,7 +119,9 @@ Event Session::on_publish(std::uint8_t flags, std::span<const std::uint8_t> body
                                             limits_.topic_alias_maximum, " [MQTT-3.3.2-9]")});
     }
     if (!p.topic.empty()) {
-      topic_aliases_[p.topic_alias] = p.topic;
+      std::string& topic = topic_aliases_[p.topic_alias];
+      alias_bytes_ += p.topic.size() - topic.size();
+      topic = p.topic;
     } else if (const auto known = topic_aliases_.find(p.topic_alias);
                known != topic_aliases_.end()) {
       p.topic = known->second;
@@ -128,13 +130,24 @@ Event Session::on_publish(std::uint8_t flags, std::span<const std::uint8_t> body
     }
   }
   if (p.qos == 0) return event;
-  if (p.qos == 2 && !qos2_ids_.insert(p.packet_id).second) {
+  const std::size_t most_ids =
+      std::max<std::size_t>(limits_.receive_maximum,
+                            version_ == Version::v5 ? 0 : limits::kQos2IdsOfSessionMax);
+  const auto at = std::lower_bound(qos2_ids_.begin(), qos2_ids_.end(), p.packet_id);
+  const bool known = at != qos2_ids_.end() && *at == p.packet_id;
+  if (p.qos == 2 && known) {
     event.duplicate = true;
+  } else if (p.qos == 2 && qos2_ids_.size() >= most_ids) {
+    // Each is kept on disk until its PUBREL comes, over any number of connections.
+    return end({Reason::receive_maximum_exceeded,
+                cat(qos2_ids_.size(), " QoS 2 readings stored, and no PUBREL for them; "
+                                      "mqtt.receive_maximum [MQTT-3.3.4-9]")});
   } else if (++unacknowledged_ > limits_.receive_maximum && version_ == Version::v5) {
     return end({Reason::receive_maximum_exceeded,
                 cat("more than ", limits_.receive_maximum,
                     " PUBLISH packets unacknowledged; mqtt.receive_maximum [MQTT-3.3.4-9]")});
   }
+  if (p.qos == 2 && !known) qos2_ids_.insert(at, p.packet_id);
   held_.push_back(
       {ticket, p.qos == 1 ? PacketType::puback : PacketType::pubrec, p.packet_id, Reason::success});
   return event;
@@ -143,7 +156,9 @@ Event Session::on_publish(std::uint8_t flags, std::span<const std::uint8_t> body
 Event Session::on_pubrel(std::span<const std::uint8_t> body, std::uint64_t ticket) {
   const auto decoded = decode_pubrel(body, version_);
   if (!decoded) return end(decoded.error());
-  const bool known = qos2_ids_.erase(decoded->packet_id) > 0;
+  const auto at = std::lower_bound(qos2_ids_.begin(), qos2_ids_.end(), decoded->packet_id);
+  const bool known = at != qos2_ids_.end() && *at == decoded->packet_id;
+  if (known) qos2_ids_.erase(at);
   held_.push_back({ticket, PacketType::pubcomp, decoded->packet_id,
                    known ? Reason::success : Reason::packet_id_not_found});
   return Released{decoded->packet_id, known};
@@ -203,7 +218,8 @@ Event Session::end(const Malformed& error) {
 bool Session::accept(const StoredSession& stored, const ConnackProperties& properties) {
   WS_CHECK(state_ == State::connecting);
   state_ = State::connected;
-  qos2_ids_.insert(stored.qos2_ids.begin(), stored.qos2_ids.end());
+  qos2_ids_ = stored.qos2_ids;
+  std::sort(qos2_ids_.begin(), qos2_ids_.end());
   if (version_ == Version::v5) {
     return say([&](std::string& out) { encode_connack_v5(out, stored.present, properties); });
   }
@@ -228,6 +244,18 @@ void Session::refuse_for_now() {
   WS_CHECK(state_ == State::connecting);
   state_ = State::ended;
   if (version_ == Version::v311) encode_connack_v311(output_, false, 3);
+}
+
+std::size_t Session::held_bytes() const {
+  return kept_.capacity() + output_.capacity() + held_.size() * sizeof(HeldAck) +
+         qos2_ids_.capacity() * sizeof(std::uint16_t) + topic_aliases_.size() * 64 + alias_bytes_;
+}
+
+void Session::let_go() {
+  std::string().swap(kept_);
+  undecoded_ = {};
+  topic_aliases_.clear();
+  alias_bytes_ = 0;
 }
 
 std::size_t Session::release(std::uint64_t ticket) {

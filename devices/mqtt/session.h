@@ -11,7 +11,6 @@
 #include <string>
 #include <string_view>
 #include <unordered_map>
-#include <unordered_set>
 #include <variant>
 #include <vector>
 
@@ -93,6 +92,11 @@ class Session {
   [[nodiscard]] bool connected() const { return state_ == State::connected; }
   [[nodiscard]] Version version() const { return version_; }
   [[nodiscard]] std::size_t held_acks() const { return held_.size(); }
+  // Memory that it holds beside its own size: what has come of a packet, output, identifiers,
+  // aliases.
+  [[nodiscard]] std::size_t held_bytes() const;
+  // Lets go of what has not been decoded. REQUIRES: next() is called no more.
+  void let_go();
   // At the bound the client is not read for a while: a 3.1.1 one, which cannot be told one, at
   // Receive Maximum; one of version 5 where PUBREL packets and re-sends add to its own.
   [[nodiscard]] bool at_bound() const {
@@ -132,7 +136,8 @@ class Session {
   std::deque<HeldAck> held_;
   std::uint64_t packets_ = 0;
   std::size_t unacknowledged_ = 0;  // of this connection, as Receive Maximum counts
-  std::unordered_set<std::uint16_t> qos2_ids_;
+  std::vector<std::uint16_t> qos2_ids_;  // sorted: two bytes each, where a set takes forty
+  std::size_t alias_bytes_ = 0;
   std::unordered_map<std::uint16_t, std::string> topic_aliases_;
 };
 

@@ -88,6 +88,9 @@ class ComesBack(unittest.TestCase):
         for version in (V311, V5):
             with Wire(gateway.port) as holder:
                 holder.connect("holder", keep_alive=0)
+                # One that had sent nothing would make place for the next.
+                holder.send(publish_packet("raw/holder", b"x", 1, 1))
+                self.assertEqual(holder.read()[0], PUBACK)
                 client = Mosquitto(gateway.port, f"waits{version}", version)
                 self.addCleanup(client.close)
                 client.publish("raw/lib", f"waited {version}")

@@ -155,6 +155,9 @@ class Discards(unittest.TestCase):
                 counted = dict(gateway.sql("SELECT name, value FROM _ws_counters"))
                 elsewhere = {
                     "subscribe.session_lost": "test_subscribe.py",
+                    "quarantined.refused_by_program": "test_programs.py",
+                    **{f"refused.{why}": "test_attacks.py" for why in
+                       ("address", "idle", "memory", "silent")},
                 }
                 for name, file in elsewhere.items():
                     with open(os.path.join(ROOT, "tests/e2e", file), encoding="utf-8") as f:
@@ -189,15 +192,17 @@ class Discards(unittest.TestCase):
             wire.expect_close()
         # A record the upstream refuses even alone.
         receiver.mode("poison:bad")
+        wait_for(lambda: "lazy" in gateway.values("raw"), "the lazy one is there")
         with Wire(gateway.port) as one, Wire(gateway.port) as two:
-            one.connect("one", 5)
-            two.connect("two", 5)
-            with Wire(gateway.port) as three:
-                three.connect("three", 5)
-                with Wire(gateway.port) as four:
-                    four.send(connect_packet("four", 5))
-                    four.expect_close()
-            one.send(publish_packet("raw/x", "bad", 1, 1, 5))
+            for wire, name in ((one, "one"), (two, "two")):
+                wire.connect(name, 5)
+                # Who had sent nothing would make place for the next.
+                wire.send(publish_packet("raw/x", name, 1, 1, 5))
+                self.assertEqual(wire.read()[0], PUBACK)
+            with Wire(gateway.port) as four:
+                four.send(connect_packet("four", 5))
+                four.expect_close()
+            one.send(publish_packet("raw/x", "bad", 1, 2, 5))
             self.assertEqual(one.read()[0], PUBACK)
         wait_for(lambda: gateway.sql("SELECT * FROM _ws_counters WHERE name ="
                                      " 'quarantined.refused_upstream'"), "the poison is set aside")
@@ -257,7 +262,8 @@ class Discards(unittest.TestCase):
 
         def flood():
             try:
-                s.sendall(connect_packet("lazy", 5, keep_alive=0))
+                s.sendall(connect_packet("lazy", 5, keep_alive=0) +
+                          publish_packet("raw/lazy", "lazy", 0, version=5))
                 while True:
                     s.sendall(b"\xc0\x00" * 50_000)
             except OSError:

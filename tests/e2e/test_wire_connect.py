@@ -220,10 +220,10 @@ class Connect(WireCase):
 
     @both
     def test_client_ids(self, version):
-        """[MQTT-3.1.3-2], [MQTT-3.1.3-5], [MQTT-3.1.3-8], v311 [MQTT-3.1.3-9]; up to 1024 bytes,
+        """[MQTT-3.1.3-2], [MQTT-3.1.3-5], [MQTT-3.1.3-8], v311 [MQTT-3.1.3-9]; up to 128 bytes,
         [MQTT-1.5.4-3]."""
         letters = "0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ"
-        names = (letters[:23], letters[23:46], letters[39:], "x", "\u00e4/+#\ufeff", "y" * 1024)
+        names = (letters[:23], letters[23:46], letters[39:], "x", "\u00e4/+#\ufeff", "y" * 128)
         for name in names:
             wire = self.open(version, name).send(self.publish("id", 1, 1, version))
             self.assertEqual(wire.read(), (PUBACK, 0, two(1)))

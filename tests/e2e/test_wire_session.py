@@ -242,6 +242,25 @@ class Connections(WireCase):
         wait_for(self.comes_in, "a place is free again", 3)
         self.assertEqual(len(crowd), 3)
 
+    def test_who_never_sent_anything_gives_way(self):
+        """The one connected longest, and only for want of places; it is told nothing."""
+        inside = self.fill()
+        inside[1].close()
+        def idle_comes_in():
+            wire = self.wire()
+            with contextlib.suppress(Closed):
+                if wire.connect("idle", V5)[1] == 0:
+                    return wire
+            wire.close()
+            return None
+        idle = wait_for(idle_comes_in, "a place is free")
+        with Wire(self.gateway.port) as wire:
+            self.assertEqual(wire.connect(self.id_, V5)[1], 0)
+            self.assertEqual(idle.expect_close(), [])
+        for wire in (inside[0], inside[2]):
+            wire.send(packet(PINGREQ, 0, b""))
+            self.assertEqual(wire.read(), (PINGRESP, 0, b""))
+
     def fill(self):
         wires = []
 
@@ -249,6 +268,9 @@ class Connections(WireCase):
             wire = self.wire()
             with contextlib.suppress(Closed):
                 if wire.connect(f"in{len(wires)}", V311)[1] == 0:
+                    # One that has sent nothing would make place for the next.
+                    wire.send(publish_packet("elsewhere", b"x", 1, 1))
+                    self.assertEqual(wire.read()[0], PUBACK)
                     wires.append(wire)
                     return len(wires) == 3
             wire.close()
