@@ -99,7 +99,8 @@ Status Recovery::take_new_identity(const std::string& why) {
 // Within a transaction.
 Status Recovery::note_place() {
   Engine& e = engine_;
-  Place lasting = place_of(e.options_.path, e.options_.board);
+  // A simulated disk is somewhere else each time.
+  Place lasting = e.options_.vfs.empty() ? place_of(e.options_.path, e.options_.board) : Place{};
   lasting.changed_ns = 0;  // it changes while the log is written
   WS_ASSIGN(Statement s, e.db_.prepare("INSERT OR REPLACE INTO _ws_meta VALUES(?1, ?2)"));
   const std::string text = dump_place(lasting);
