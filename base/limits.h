@@ -5,6 +5,7 @@
 #include <cstddef>
 #include <cstdint>
 
+#include "base/limits_site.h"
 #include "base/limits_strangers.h"  // the bounds on what anybody can make the gateway hold
 
 namespace wayside::limits {
@@ -54,6 +55,8 @@ inline constexpr std::size_t kTopicsMax = 500;
 inline constexpr std::size_t kTopicNameBytesMax = 249;  // as in Kafka
 // Learnt JSON columns of a topic's view.
 inline constexpr std::size_t kLearntColumnsMax = 32;
+// They are learnt anew when a topic has grown by so many records, or fourfold.
+inline constexpr std::int64_t kLearnAgainRecords = 10'000;
 // WAL pages before SQLite checkpoints (4 MB): larger does not write less.
 inline constexpr int kWalAutocheckpointPages = 1000;
 // Above the autocheckpoint, so that the file is kept; below, growing it again costs journal writes.
@@ -85,7 +88,8 @@ inline constexpr std::int64_t kClockDoubtMostMs = 86'400'000;
 // --- readings ------------------------------------------------------------------------------
 // A device's own time is believed from 2010 on ...
 inline constexpr std::int64_t kPlausibleFromMs = 1'262'304'000'000;
-// ... and up to a day ahead of a trusted clock.
+// ... and up to a day ahead of a trusted clock; beside one that is not, before 2100.
+inline constexpr std::int64_t kPlausibleBeforeMs = 4'102'444'800'000;
 inline constexpr std::int64_t kPlausibleAheadMs = 86'400'000;
 // Keys choose partitions and become columns.
 inline constexpr std::size_t kKeyBytesMax = 4096;
@@ -95,36 +99,8 @@ inline constexpr std::size_t kJsonDepthMax = 64;
 // Records that one message may hold (split): they are one transaction.
 inline constexpr std::size_t kSplitRecordsMax = 5000;
 
-// --- control socket ------------------------------------------------------------------------
-// Programs that ask at a time; each group's readers are among them.
-inline constexpr std::size_t kControlPeersMax = 100;
-inline constexpr std::size_t kControlLineBytesMax = 4 * 1024 * 1024;
-// Somebody who asks and does not read the answer is let go.
-inline constexpr std::int64_t kControlStallMs = 10'000;
-// Quarantined readings that one request may retry or drop: more are several requests.
-inline constexpr std::size_t kQuarantinePerRequestMax = 1000;
-
-// --- programs on the site ------------------------------------------------------------------
-// What a group's reader reads at once, and gives to a program in one batch: it is held in memory,
-// at worst six times as text. A larger record is a batch of its own.
-inline constexpr std::size_t kGroupBatchBytesMax = 1 << 20;
-// Bytes of records that a program with --stream may leave unacknowledged; beyond, it gets no more.
-inline constexpr std::size_t kStreamWindowBytesMax = 4 * 1024 * 1024;
-// A line that such a program may send: its longest part is the reason of a refusal.
-inline constexpr std::size_t kStreamLineBytesMax = 64 * 1024;
-// Of why a program refused a record, in each header of the quarantined one.
-inline constexpr std::size_t kRefusalTextBytesMax = 1000;
-
-// Memory that one query of a technician may take in one value, and rows of a table on a terminal.
-inline constexpr int kQueryValueBytesMax = 64 * 1024 * 1024;
-inline constexpr std::size_t kQueryRowsMax = 100'000;
-
 // Subscriptions to other brokers: each commits one reading at a time.
 inline constexpr std::size_t kSubscriptionsMax = 8;
-
-// --- monitoring ----------------------------------------------------------------------------
-inline constexpr unsigned kHttpConnectionsMax = 16;
-inline constexpr unsigned kHttpTimeoutS = 10;
 
 // --- bridge --------------------------------------------------------------------------------
 inline constexpr std::size_t kBridgesMax = 16;

@@ -6,6 +6,7 @@
 #include <cmath>
 #include <cstdio>
 #include <cstring>
+#include <utility>
 
 #include "base/check.h"
 
@@ -154,13 +155,32 @@ std::string base64(std::string_view bytes) {
   return out;
 }
 
+namespace {
+
+// Controls of a terminal (C1 are as dangerous as C0), and what changes the order of other
+// characters, breaks the line, or is not seen at all: with it a line can look like another one.
+bool deceives(std::uint32_t cp) {
+  if (cp >= 0x20 && cp < 0x7F) return false;
+  static constexpr std::array<std::pair<std::uint32_t, std::uint32_t>, 21> kRanges = {{
+      {0x00, 0x1F},       {0x7F, 0x9F},       {0xAD, 0xAD},       {0x34F, 0x34F},
+      {0x61C, 0x61C},     {0x115F, 0x1160},   {0x17B4, 0x17B5},   {0x180B, 0x180F},
+      {0x200B, 0x200F},   {0x2028, 0x202E},   {0x2060, 0x206F},   {0x3164, 0x3164},
+      {0xD800, 0xDFFF},   {0xFE00, 0xFE0F},   {0xFEFF, 0xFEFF},   {0xFFA0, 0xFFA0},
+      {0xFFF0, 0xFFFB},   {0x1BCA0, 0x1BCA3}, {0x1D173, 0x1D17A}, {0xE0000, 0xE0FFF},
+      {0x10FFFE, 0x10FFFF},
+  }};
+  return std::any_of(kRanges.begin(), kRanges.end(),
+                     [&](const auto& r) { return cp >= r.first && cp <= r.second; });
+}
+
+}  // namespace
+
 std::string printable(std::string_view s) {
   std::string out;
   for (std::size_t i = 0; i < s.size();) {
     std::uint32_t cp = 0;
     const std::size_t n = utf8_length(s, i, &cp);
-    // C1 controls are as dangerous to a terminal as C0.
-    if (n == 0 || cp < 0x20 || (cp >= 0x7F && cp < 0xA0)) {
+    if (n == 0 || deceives(cp)) {
       std::array<char, 8> buf;
       for (std::size_t k = 0; k < std::max<std::size_t>(n, 1); ++k) {
         std::snprintf(buf.data(), buf.size(), "\\x%02x", static_cast<unsigned char>(s[i + k]));
@@ -172,6 +192,16 @@ std::string printable(std::string_view s) {
     i += std::max<std::size_t>(n, 1);
   }
   return out;
+}
+
+std::string shortened(std::string_view printable_text, std::size_t most) {
+  if (display_width(printable_text) <= most) return std::string(printable_text);
+  std::size_t at = 0;
+  for (std::size_t n = 0; n + 1 < most; ++n) {
+    do ++at;
+    while (at < printable_text.size() && (printable_text[at] & 0xC0) == 0x80);
+  }
+  return cat(printable_text.substr(0, at), "…");
 }
 
 std::size_t display_width(std::string_view s) {

@@ -46,8 +46,11 @@ void append_json_string(std::string& out, std::string_view s);
 // Appends text as a JSON string, other bytes as {"base64":"…"}: the one record form everywhere.
 void append_json_bytes(std::string& out, std::string_view bytes);
 [[nodiscard]] std::string base64(std::string_view bytes);
-// A terminal's safety: control bytes and broken UTF-8 as \xNN.
+// A terminal's safety: broken UTF-8, controls, and characters that are not seen, break the line or
+// turn its direction, as \xNN for each byte.
 [[nodiscard]] std::string printable(std::string_view s);
+// What printable() gave, cut to so many characters, the last of them "…".
+[[nodiscard]] std::string shortened(std::string_view printable_text, std::size_t most);
 // How many columns `s` takes on a terminal, one per code point.
 [[nodiscard]] std::size_t display_width(std::string_view s);
 

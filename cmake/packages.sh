@@ -6,12 +6,13 @@ set -eu
 build="g++ cmake ninja-build pkg-config ca-certificates libsqlite3-dev libasio-dev
   libtomlplusplus-dev nlohmann-json3-dev libspdlog-dev libcli11-dev libexpected-dev
   libcurl4-openssl-dev libpaho-mqttpp-dev libpaho-mqtt-dev libssl-dev libmicrohttpd-dev
-  zlib1g-dev sqlite3 python3"
+  zlib1g-dev libhowardhinnant-date-dev tzdata sqlite3 python3"
 test="$build libgtest-dev ccache mosquitto mosquitto-clients python3-paho-mqtt nodejs node-mqtt strace
   mmdebstrap systemd-container faketime"
 arm64="g++-aarch64-linux-gnu qemu-user-static libsqlite3-dev:arm64 libspdlog-dev:arm64
   libtomlplusplus-dev:arm64 libcurl4-openssl-dev:arm64 libpaho-mqttpp-dev:arm64
-  libpaho-mqtt-dev:arm64 libssl-dev:arm64 libmicrohttpd-dev:arm64 zlib1g-dev:arm64 libgtest-dev:arm64"
+  libpaho-mqtt-dev:arm64 libssl-dev:arm64 libmicrohttpd-dev:arm64 zlib1g-dev:arm64 libgtest-dev:arm64
+  libhowardhinnant-date-dev:arm64"
 
 case "${1:-}" in
   build) wanted=$build ;;

@@ -47,7 +47,7 @@ struct TopicConfig {
   int line = 0;
 };
 struct RouteConfig {
-  std::string mqtt, topic, key, time, time_unit, payload, when, split, value;
+  std::string mqtt, topic, key, time, time_unit, time_zone, payload, when, split, value;
   int line = 0;
 };
 struct SubscribeConfig {

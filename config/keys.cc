@@ -157,11 +157,18 @@ const auto kKeys = std::to_array<Key>({
    "the partitions in turn.",
    [](C& c, const V& v) { c.routes.back().key = v.text; }},
   {"route", "time", text, "\"\"", false, 0, 0, "",
-   "A JSON pointer to the device's own time: a number since 1970, or RFC 3339.",
+   "A JSON pointer to the device's own time: a number since 1970 (also as text), or a date and "
+   "time as devices write it. One that cannot be read, or is not believed (before 2010, more than "
+   "a day ahead), is counted and told by 'wayside devices'; the reading is stored all the same.",
    [](C& c, const V& v) { c.routes.back().time = v.text; }},
   {"route", "time_unit", choice, "\"auto\"", false, 0, 0, "auto|s|ms|us|ns",
-   "The unit of a time that is a number; auto tells seconds and milliseconds apart by their size.",
+   "The unit of a time that is a number; auto tells them apart by their size.",
    [](C& c, const V& v) { c.routes.back().time_unit = v.text; }},
+  {"route", "time_zone", text, "\"\"", false, 0, 0, "",
+   "The zone of times that name none: \"+01:00\", \"UTC\", or a name such as \"Europe/Berlin\". "
+   "Without it local times are not read. An hour that the clocks show twice is taken for its first "
+   "time; one that they skip, as if they had not been put forward yet.",
+   [](C& c, const V& v) { c.routes.back().time_zone = v.text; }},
   {"route", "payload", choice, "\"json\"", false, 0, 0, "json|cbor|raw",
    "What the payload must be; what is not goes to quarantine. CBOR is stored as it came, and shown "
    "as JSON; raw takes any bytes.",

@@ -2,8 +2,6 @@
 
 #include <algorithm>
 #include <array>
-#include <charconv>
-#include <cmath>
 #include <nlohmann/json.hpp>
 #include <vector>
 
@@ -133,23 +131,6 @@ Result<InspectedJson> inspect_json(std::string_view payload, const JsonPointer* 
     return fail(ErrorCode::invalid_argument, cat("not JSON at byte ", walker.error_at));
   }
   return walker.take();
-}
-
-std::optional<std::int64_t> device_time_ms(const JsonScalar& value, TimeUnit unit) {
-  if (value.kind != JsonScalar::Kind::number && value.kind != JsonScalar::Kind::text) {
-    return std::nullopt;
-  }
-  double number = 0;
-  const char* end = value.text.data() + value.text.size();
-  const auto r = std::from_chars(value.text.data(), end, number);
-  if (r.ec != std::errc{} || r.ptr != end) return parse_rfc3339_ms(value.text);
-  // 1e11 seconds are the year 5138, 1e11 milliseconds 1973.
-  double ms = number;
-  if (unit == TimeUnit::s || (unit == TimeUnit::automatic && std::abs(number) < 1e11)) ms *= 1e3;
-  if (unit == TimeUnit::us) ms /= 1e3;
-  if (unit == TimeUnit::ns) ms /= 1e6;
-  if (!std::isfinite(ms) || std::abs(ms) >= 1e15) return std::nullopt;
-  return std::llround(ms);
 }
 
 }  // namespace wayside

@@ -3,7 +3,6 @@
 // Thread: pure functions.
 #pragma once
 
-#include <cstdint>
 #include <optional>
 #include <string>
 #include <string_view>
@@ -27,10 +26,6 @@ struct InspectedJson {
 // Walks the whole payload once. An error says where it is not JSON.
 [[nodiscard]] Result<InspectedJson> inspect_json(std::string_view payload, const JsonPointer* key,
                                                  const JsonPointer* time);
-
-// A number of this unit since 1970 (automatic: seconds or milliseconds, told apart by size), or
-// RFC 3339; nothing for all else.
-[[nodiscard]] std::optional<std::int64_t> device_time_ms(const JsonScalar& value, TimeUnit unit);
 
 // One record of a payload.
 struct Part {

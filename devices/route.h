@@ -11,6 +11,7 @@
 
 #include "base/json.h"
 #include "base/result.h"
+#include "devices/time_zone.h"
 
 namespace wayside {
 
@@ -82,6 +83,7 @@ struct Route {
   KeyRule key;
   std::optional<JsonPointer> time;
   TimeUnit time_unit = TimeUnit::automatic;
+  std::optional<TimeZone> time_zone;  // of local times; none: they are not read
   PayloadKind payload = PayloadKind::json;
   std::optional<Condition> when;     // none: every payload
   std::optional<JsonPointer> split;  // an array: each element is a record of its own

@@ -30,6 +30,8 @@ class Request {
       status = create_topic();
     } else if (what == "topics.alter") {
       status = alter_topic();
+    } else if (what == "topics.relearn") {
+      relearn_columns();
     } else if (what == "topics.delete") {
       status = delete_topic();
     } else if (what == "groups.reset") {
@@ -132,6 +134,22 @@ class Request {
     }
     ensure(spec);
     return {};
+  }
+
+  // What was learnt is forgotten, and learnt from the newest readings.
+  void relearn_columns() {
+    change([name = json_.text("topic")](Engine& engine) -> Status {
+      const Topic* topic = engine.catalog().find(name);
+      if (topic == nullptr) return tl::unexpected<Error>(engine.catalog().unknown_topic(name));
+      if (topic->columns) {
+        return fail(ErrorCode::refused,
+                    cat("the columns of topic ", topic->name, " are not learnt"),
+                    "they are those of its [[topic]] in the configuration");
+      }
+      const Topic copy = *topic;
+      WS_ASSIGN([[maybe_unused]] const bool changed, engine.learn_columns(copy, {}));
+      return {};
+    });
   }
 
   Status delete_topic() {

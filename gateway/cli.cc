@@ -13,6 +13,12 @@
 
 namespace wayside {
 
+namespace {
+
+constexpr std::size_t kNameWidth = 48, kColumnWidth = 80;
+
+}  // namespace
+
 int exit_code(const Error& error) {
   switch (error.code) {
     case ErrorCode::invalid_argument:
@@ -42,12 +48,17 @@ int exit_of(const Status& status) {
   return status ? kExitOk : report(status.error());
 }
 
+std::string shown_name(std::string_view name, bool wide) {
+  const std::string text = printable(name);
+  return wide ? text : shortened(text, kNameWidth);
+}
+
 void Table::print() const {
   std::vector<std::size_t> width(rows_.front().size(), 0);
   std::vector<bool> right(width.size(), rows_.size() > 1);
   for (std::size_t r = 0; r < rows_.size(); ++r) {
     for (std::size_t c = 0; c < width.size(); ++c) {
-      width[c] = std::max(width[c], display_width(rows_[r][c]));
+      width[c] = std::max(width[c], std::min(display_width(rows_[r][c]), kColumnWidth));
       const bool number = !rows_[r][c].empty() &&
                           rows_[r][c].find_first_not_of("0123456789.-") == std::string::npos;
       if (r > 0 && !number && rows_[r][c] != "-") right[c] = false;
@@ -56,7 +67,7 @@ void Table::print() const {
   for (const auto& row : rows_) {
     std::string line;
     for (std::size_t c = 0; c < row.size(); ++c) {
-      const std::string pad(width[c] - display_width(row[c]), ' ');
+      const std::string pad(width[c] - std::min(display_width(row[c]), width[c]), ' ');
       line += right[c] ? pad + row[c] : row[c] + pad;
       line += "  ";
     }

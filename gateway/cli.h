@@ -21,6 +21,7 @@ enum ExitCode : int {
   kExitRange = 4,           // the range of offsets or times holds nothing, or is not in the log
   kExitUnavailable = 5,     // no gateway answers
   kExitTimeout = 6,         // the time limit was reached
+  kExitQuarantined = 7,     // it is stored, but in quarantine: no route took it
   kExitConfiguration = 78,  // wrong configuration, or a log of a newer version: not started again
 };
 [[nodiscard]] int exit_code(const Error& error);
@@ -31,7 +32,11 @@ int exit_of(const Status& status);
 
 enum class Format { table, json, csv, raw };
 
-// Rows under headings, columns as wide as their widest text; numbers stand right.
+// An id or a topic for a table: printable, and cut when it is not `wide`.
+[[nodiscard]] std::string shown_name(std::string_view name, bool wide);
+
+// Rows under headings, columns as wide as their widest text (but a very long one makes its own row
+// longer only); numbers stand right.
 class Table {
  public:
   explicit Table(std::vector<std::string> headings) : rows_{std::move(headings)} {}

@@ -5,6 +5,7 @@
 #include "base/text.h"
 #include "gateway/ingest.h"
 #include "gateway/verbs.h"
+#include "gateway/warnings.h"
 
 namespace wayside {
 namespace {
@@ -36,6 +37,10 @@ Status try_message(const Plan& plan, const std::string& mqtt_topic, const std::s
     std::printf("%zu %s would be stored by the route in line %d\n", ops.size(),
                 ops.size() == 1 ? "record" : "records", outcome.route->line);
   }
+  std::string not_taken;
+  if (!outcome.time_fault.empty()) {
+    not_taken = cat("; the device's time is not taken: ", outcome.time_fault);
+  }
   for (const Op& op : ops) {
     const auto& made = std::get<Append>(op);
     const Record& r = made.record;
@@ -44,7 +49,7 @@ Status try_message(const Plan& plan, const std::string& mqtt_topic, const std::s
                 r.key ? "" : " (without a key: in turn)");
     std::printf("key        %s\n", r.key ? printable(*r.key).c_str() : "none");
     std::printf("timestamp  %s\n", r.timestamp_ms == kNoTimestamp
-                                       ? "when it is stored"
+                                       ? cat("when it is stored", not_taken).c_str()
                                        : format_time_utc(r.timestamp_ms).c_str());
     const auto headers = decode_headers(r.headers);
     for (const auto& [name, value] : headers ? *headers : std::vector<Header>{}) {
@@ -78,6 +83,9 @@ int cmd_check(const CheckArgs& args) {
   if (!args.try_message.empty()) {
     const Status tried = try_message(plan, args.try_message[0], args.try_message[1]);
     return tried ? kExitOk : report(tried.error());
+  }
+  for (const Warning& w : warnings_of(plan)) {
+    std::fprintf(stderr, "%s: warning: %s\n", args.config.c_str(), w.text.c_str());
   }
   std::printf("%s is sound: %zu topics, %zu routes, %zu bridges\n", args.config.c_str(),
               plan.config.topics.size(), plan.routes.size(), plan.config.bridges.size());

@@ -34,7 +34,7 @@ Status latest(const LatestArgs& args) {
   const std::int64_t now = SystemClock().wall_ms();
   Table table({"KEY", "CAME", "TIME", "PART", "OFFSET", "VALUE"});
   for (const StoredRecord& r : records) {
-    table.add({printable(*r.record.key), ago(r.append_ms, now),
+    table.add({shown_name(*r.record.key, args.wide), ago(r.append_ms, now),
                format_time_utc(r.record.timestamp_ms), cat(log.catalog.partition_of(r.tp)),
                cat(r.offset.value),
                r.record.value ? printable(*shown_value(r.record)) : "(tombstone)"});

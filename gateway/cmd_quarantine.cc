@@ -1,5 +1,6 @@
 #include <algorithm>
 #include <cstdio>
+#include <deque>
 
 #include "base/clock.h"
 #include "base/text.h"
@@ -46,9 +47,8 @@ Status for_each(OpenedLog& log, Each each) {
   }
 }
 
-std::string short_text(const std::string& s, std::size_t most) {
-  const std::string shown = printable(s);
-  return shown.size() <= most ? shown : shown.substr(0, most) + "…";
+std::string short_text(std::string_view s, std::size_t most) {
+  return shortened(printable(s.substr(0, 8 * most)), most);  // of a long one the rest is not shown
 }
 
 void append_held_json(std::string& out, const Held& held) {
@@ -60,17 +60,25 @@ void append_held_json(std::string& out, const Held& held) {
 
 Status list(const QuarantineArgs& args) {
   WS_ASSIGN(OpenedLog log, open_log(args.config));
-  Table table({"OFFSET", "CAME", "REASON", "CLIENT", "MQTT-TOPIC", "BYTES", "VALUE"});
-  std::string json;
-  std::int64_t waiting = 0, settled = 0;
+  std::deque<std::vector<std::string>> rows;  // the newest
+  std::int64_t waiting = 0, settled = 0, left_out = 0;
   const std::int64_t now = SystemClock().wall_ms();
   WS_TRY(for_each(log, [&](const Held& h) {
     ++(h.settled.empty() ? waiting : settled);
     if (!h.settled.empty() && !args.all) return;
-    if (args.json) return append_held_json(json, h);
+    if (args.json) {
+      std::string json;
+      append_held_json(json, h);
+      std::fputs(json.c_str(), stdout);
+      return;
+    }
+    if (args.limit > 0 && rows.size() == static_cast<std::size_t>(args.limit)) {
+      rows.pop_front();
+      ++left_out;
+    }
     const std::string value = h.record.record.value.value_or("");
     const std::string client = h.header("mqtt.client_id"), topic = h.header("mqtt.topic");
-    table.add({cat(h.record.offset.value), ago(h.record.append_ms, now),
+    rows.push_back({cat(h.record.offset.value), ago(h.record.append_ms, now),
                cat(h.header("reason"), h.settled.empty() ? "" : cat(" (", h.settled, ")")),
                short_text(!client.empty()              ? client
                           : !h.header("group").empty() ? cat("group ", h.header("group"))
@@ -79,11 +87,14 @@ Status list(const QuarantineArgs& args) {
                short_text(topic.empty() ? h.header("topic") : topic, 40), cat(value.size()),
                short_text(value, 30)});
   }));
-  if (args.json) {
-    std::fputs(json.c_str(), stdout);
-    return {};
-  }
+  if (args.json) return {};
+  Table table({"OFFSET", "CAME", "REASON", "CLIENT", "MQTT-TOPIC", "BYTES", "VALUE"});
+  for (auto& row : rows) table.add(std::move(row));
   if (waiting > 0 || args.all) table.print();
+  if (left_out > 0) {
+    std::printf("\n%lld older ones are not shown: --limit 0 shows all, --json too\n",
+                static_cast<long long>(left_out));
+  }
   std::printf("%s%lld waiting, %lld dealt with%s\n", waiting > 0 || args.all ? "\n" : "",
               static_cast<long long>(waiting), static_cast<long long>(settled),
               waiting > 0 ? "; why: wayside quarantine show OFFSET" : "");

@@ -7,6 +7,7 @@
 #include "base/text.h"
 #include "devices/fleet.h"
 #include "devices/paho_publisher.h"
+#include "gateway/outcome.h"
 #include "gateway/verbs.h"
 
 namespace wayside {
@@ -20,14 +21,18 @@ std::string topic_of(const std::string& pattern, const std::string& truck) {
   return at == std::string::npos ? out : out.replace(at, 7, truck);
 }
 
-Status simulate(const SimulateArgs& args, std::uint32_t seed) {
+// Returns why readings of it are in quarantine; nothing when all were taken, or nobody can tell.
+Result<std::vector<QuarantineWatch::Reason>> simulate(const SimulateArgs& args,
+                                                      std::uint32_t seed) {
   WS_ASSIGN(const HostPort at, find_listener(args.config, args.host, args.port));
+  const auto watch = QuarantineWatch::begin(args.config, at);
+  const std::string prefix = cat("simulated-", seed, "-");
   std::vector<std::unique_ptr<PahoPublisher>> clients;
   for (int i = 0; i < args.connections; ++i) {
     PublisherOptions options;
     options.host = at.host;
     options.port = at.port;
-    options.client_id = cat("simulated-", seed, "-", i);
+    options.client_id = cat(prefix, i);
     WS_ASSIGN(auto client, PahoPublisher::begin(options));
     clients.push_back(std::move(client));
   }
@@ -59,7 +64,8 @@ Status simulate(const SimulateArgs& args, std::uint32_t seed) {
   std::printf("%d trucks, %lld readings %s in %.1f s (QoS %d, seed %u)\n", args.trucks,
               static_cast<long long>(acknowledged), args.qos == 0 ? "sent" : "acknowledged",
               seconds, args.qos, seed);
-  return {};
+  if (!watch) return std::vector<QuarantineWatch::Reason>{};
+  return watch->look([&](const SetAside& r) { return r.client_id.starts_with(prefix); });
 }
 
 }  // namespace
@@ -67,7 +73,9 @@ Status simulate(const SimulateArgs& args, std::uint32_t seed) {
 int cmd_simulate(const SimulateArgs& args) {
   const std::uint32_t seed =
       args.seed >= 0 ? static_cast<std::uint32_t>(args.seed) : std::random_device{}();
-  return exit_of(simulate(args, seed));
+  const auto quarantined = simulate(args, seed);
+  if (!quarantined) return report(quarantined.error());
+  return report_quarantined(*quarantined);
 }
 
 }  // namespace wayside

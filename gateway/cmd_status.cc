@@ -10,8 +10,10 @@
 #include "base/text.h"
 #include "bridge/bridge.h"
 #include "gateway/control.h"
+#include "gateway/ingest.h"
 #include "gateway/lag.h"
 #include "gateway/verbs.h"
+#include "gateway/warnings.h"
 
 namespace wayside {
 namespace {
@@ -31,6 +33,7 @@ struct Picture {
   std::vector<std::string> wal_holders;
   std::vector<DamagedFile> damaged;
   std::vector<std::string> doubts;  // what seems to be missing of the log
+  std::vector<std::string> warnings;
 };
 
 // Who holds a read lock of the WAL, by the kernel's table of locks: SQLite's readers lock bytes 123
@@ -62,6 +65,9 @@ Result<Picture> look(const StatusArgs& args) {
   Picture p;
   p.config = log.plan.config;
   if (auto live = ask_gateway(p.config.data_dir, R"({"do":"status"})")) p.live = std::move(*live);
+  for (Warning& w : warnings_of(log.plan)) {
+    if (w.urgent && !is_directory(args.config)) p.warnings.push_back(std::move(w.text));
+  }
   WS_ASSIGN(p.ledger, ledger_of(log.reader, log.catalog));
   p.topics = static_cast<std::int64_t>(log.catalog.topics().size());
   WS_ASSIGN(p.segments, log.reader.number("SELECT count(*) FROM _ws_segments"));
@@ -95,7 +101,12 @@ void print_json(const Picture& p) {
     append_json_string(out, l.counters[i].first);
     out += cat(":", l.counters[i].second);
   }
-  out += "},\"bridges\":[";
+  out += "},\"warnings\":[";
+  for (std::size_t i = 0; i < p.warnings.size(); ++i) {
+    out += i == 0 ? "" : ",";
+    append_json_string(out, p.warnings[i]);
+  }
+  out += "],\"bridges\":[";
   bool first = true;
   for (const auto& [name, lag] : p.bridges) {
     out += cat(std::exchange(first, false) ? "" : ",", "{\"name\":\"", name,
@@ -141,6 +152,7 @@ void print_alarms(const Picture& p) {
     alarm(cat(n, " records expired before bridge ", name.substr(name.find('.') + 1),
               " had sent them"));
   }
+  for (const std::string& w : p.warnings) alarm(w);
   for (const std::string& who : p.wal_holders) {
     alarm(cat("the WAL grows (", format_bytes(p.wal_bytes), ") because ", who,
               " holds a snapshot: end its transaction"));
@@ -199,7 +211,16 @@ void print_text(const Picture& p) {
            l.deleted > 0 ? cat(l.deleted, " deleted, ") : std::string(), l.live, " live in ",
            p.topics, " topics", l.lost > 0 ? cat(", ", l.lost, " lost") : std::string()));
   line("set aside", cat(l.quarantined, " quarantined, ", l.refused, " refused"));
-  for (const auto& [name, n] : l.counters) line("", cat(printable(name), " ", n));
+  for (const auto& [name, n] : l.counters) {
+    if (!name.starts_with("time.")) line("", cat(printable(name), " ", n));
+  }
+  for (const auto& [name, n] : l.counters) {
+    if (!name.starts_with("time.")) continue;
+    const bool unreadable = name.starts_with(kUnreadableTimes);
+    line("times", cat(n, " device times of ", printable(name.substr(name.find('.', 5) + 1)),
+                      unreadable ? " could not be read" : " are not believed",
+                      "; whose: wayside devices"));
+  }
   std::string disk = cat(format_bytes(p.database_bytes), " database, ", format_bytes(p.wal_bytes),
                          " WAL, ", p.segments, " segments");
   if (p.live && p.live->number("seconds_to_full") > 0) {

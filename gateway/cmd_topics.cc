@@ -114,6 +114,22 @@ Status remove(const TopicsArgs& args) {
   return {};
 }
 
+Status relearn(const TopicsArgs& args) {
+  std::string name;
+  append_json_string(name, printable(args.topic));
+  WS_ASSIGN([[maybe_unused]] const Json ok,
+            change_log(args.config, cat("{\"do\":\"topics.relearn\",\"topic\":", name, "}")));
+  WS_ASSIGN(OpenedLog log, open_log(args.config));
+  const Topic* t = log.catalog.find(args.topic);
+  std::string columns;
+  for (const std::string& c : t == nullptr ? std::vector<std::string>{} : t->learnt_columns) {
+    columns += cat(columns.empty() ? "" : ", ", printable(c));
+  }
+  std::printf("columns of %s: %s\n", args.topic.c_str(),
+              columns.empty() ? "none" : columns.c_str());
+  return {};
+}
+
 Status describe_offsets(const TopicsArgs& args) {
   WS_ASSIGN(OpenedLog log, open_log(args.config));
   WS_ASSIGN(const std::int64_t n, log.reader.number("SELECT count(*) FROM _ws_consumer_offsets"));
@@ -176,6 +192,10 @@ int cmd_topics_alter(const TopicsArgs& args) {
 
 int cmd_topics_delete(const TopicsArgs& args) {
   return exit_of(remove(args));
+}
+
+int cmd_topics_relearn(const TopicsArgs& args) {
+  return exit_of(relearn(args));
 }
 
 int cmd_topics_describe(const TopicsArgs& args) {

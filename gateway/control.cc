@@ -63,10 +63,11 @@ void ControlServer::serve(int ms) {
   std::vector<pollfd> waiting{{fd_.get(), POLLIN, 0}, {wake_.get(), POLLIN, 0}};
   std::vector<PeerId> ids;
   take_answers();
-  for (const auto& [id, peer] : peers_) {
-    if (peer.out.empty() && peer.in.find('\n') != std::string::npos) ms = 0;
-    // Who does not take its answers is not asked for more.
-    const int events = peer.out.empty() ? POLLIN : POLLOUT;
+  for (auto& [id, peer] : peers_) {
+    const bool has_request = has_line(peer);
+    if (peer.out.empty() && has_request) ms = 0;
+    // Who does not take its answers is not asked for more, nor is who has asked enough.
+    const int events = !peer.out.empty() ? POLLOUT : has_request ? 0 : POLLIN;
     waiting.push_back({peer.fd.get(), static_cast<short>(events), 0});
     ids.push_back(id);
   }
@@ -79,9 +80,10 @@ void ControlServer::serve(int ms) {
       if (it == peers_.end() || waiting[i + 2].revents == 0) continue;
       const bool reads = it->second.out.empty();
       const bool gone = !write(it->second) || (reads && !read(it->second));
-      if (gone && it->second.in.find('\n') != std::string::npos) handle_lines(ids[i]);
+      if (gone && has_line(it->second)) handle_lines(ids[i]);
       if (gone) drop(ids[i]);
     }
+    keep_within_bounds();
     if (waiting[0].revents != 0) accept();
     take_answers();
   }
@@ -115,13 +117,52 @@ void ControlServer::accept() {
 
 // False: the peer is gone, or not to be borne.
 bool ControlServer::read(Peer& peer) {
-  std::string buffer(1 << 16, '\0');
-  const ssize_t n = ::recv(peer.fd.get(), buffer.data(), buffer.size(), MSG_DONTWAIT);
+  buffer_.resize(limits::kControlSmallBytes);
+  const ssize_t n = ::recv(peer.fd.get(), buffer_.data(), buffer_.size(), MSG_DONTWAIT);
   if (n < 0) return errno == EAGAIN || errno == EINTR;
   if (n == 0) return false;
-  peer.in.append(buffer, 0, static_cast<std::size_t>(n));
+  peer.in.append(buffer_, 0, static_cast<std::size_t>(n));
   peer.asked_ms = now_ms();
-  return peer.in.size() <= limits::kControlLineBytesMax;
+  return true;
+}
+
+// What was looked through is not looked through again.
+bool ControlServer::has_line(Peer& peer) {
+  const std::size_t end = peer.in.find('\n', peer.scanned);
+  peer.scanned = end == std::string::npos ? peer.in.size() : end;
+  return end != std::string::npos;
+}
+
+// Says why, if the peer still listens, and ends it.
+void ControlServer::refuse(PeerId id, const std::string& what) {
+  const std::string text = error_json({ErrorCode::refused, what, "ask for less at a time"}) + "\n";
+  [[maybe_unused]] const ssize_t n =
+      ::send(peers_.at(id).fd.get(), text.data(), text.size(), MSG_NOSIGNAL | MSG_DONTWAIT);
+  drop(id);
+}
+
+void ControlServer::keep_within_bounds() {
+  for (;;) {
+    std::size_t requests = 0, answers = 0, most_in = 0, most_out = 0;
+    PeerId asks_most = 0, leaves_most = 0;
+    for (auto& [id, peer] : peers_) {
+      const std::size_t in = has_line(peer) ? 0 : peer.in.size();  // else it is handled next
+      requests += peer.in.size();
+      answers += peer.out.size();
+      if (in > most_in) most_in = in, asks_most = id;
+      if (peer.out.size() > most_out) most_out = peer.out.size(), leaves_most = id;
+    }
+    if (most_in > limits::kControlLineBytesMax) {
+      refuse(asks_most, cat("a request of more than ", limits::kControlLineBytesMax, " bytes"));
+    } else if (requests > limits::kControlRequestBytesMax && most_in > limits::kControlSmallBytes) {
+      refuse(asks_most, cat("the requests of all programs have more than ",
+                            limits::kControlRequestBytesMax, " bytes"));
+    } else if (answers > limits::kControlAnswerBytesMax && most_out < answers) {
+      drop(leaves_most);  // one large answer alone is nobody's harm
+    } else {
+      return;
+    }
+  }
 }
 
 // A few at a time, and none before the answers to the last ones are taken.
@@ -129,10 +170,12 @@ void ControlServer::handle_lines(PeerId id) {
   for (int lines = 0; lines < kLinesAtATime; ++lines) {
     const auto it = peers_.find(id);
     if (it == peers_.end() || !it->second.out.empty()) return;
-    const std::size_t end = it->second.in.find('\n');
-    if (end == std::string::npos) return;
-    const std::string line = it->second.in.substr(0, end);
-    it->second.in.erase(0, end + 1);
+    if (!has_line(it->second)) return;
+    std::string& in = it->second.in;
+    const std::string line = in.substr(0, it->second.scanned);
+    in.erase(0, line.size() + 1);
+    it->second.scanned = 0;
+    if (in.empty() && in.capacity() > limits::kControlSmallBytes) in.shrink_to_fit();
     handler_.request(id, line);
     take_answers();
   }

@@ -1,5 +1,6 @@
 // The control socket: a Unix socket in the runtime directory (or data_dir), over which the verbs
-// ask the running gateway: one JSON object a line each way. Access is the file's: mode 0660.
+// ask the running gateway: one JSON object a line each way. Access is the file's: mode 0660. What
+// all peers make it hold is bounded; whoever holds most goes.
 // Thread: serve and the handler by one owner (main); answer and ControlClient from anywhere.
 #pragma once
 
@@ -45,6 +46,7 @@ class ControlServer {
   struct Peer {
     UniqueFd fd;
     std::string in, out;
+    std::size_t scanned = 0;            // of `in`: so far there is no end of a line
     std::int64_t stalled_since_ms = 0;  // steady; it does not read
     std::int64_t asked_ms = 0;          // steady; last
     bool kept = false;
@@ -53,7 +55,10 @@ class ControlServer {
       : path_(std::move(path)), handler_(std::move(handler)) {}
   void accept();
   [[nodiscard]] bool read(Peer& peer);
+  [[nodiscard]] static bool has_line(Peer& peer);
   void handle_lines(PeerId id);
+  void refuse(PeerId id, const std::string& what);
+  void keep_within_bounds();
   void make_room();
   [[nodiscard]] bool write(Peer& peer);
   void take_answers();
@@ -64,6 +69,7 @@ class ControlServer {
   UniqueFd fd_, wake_;
   std::map<PeerId, Peer> peers_;
   PeerId next_ = 1;
+  std::string buffer_;  // of one read
   Mutex mutex_;
   std::vector<std::pair<PeerId, std::string>> answers_ GUARDED_BY(mutex_);
 };

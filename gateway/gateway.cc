@@ -14,6 +14,7 @@
 #include "gateway/mqtt_strangers.h"
 #include "gateway/service.h"
 #include "gateway/version.h"
+#include "gateway/warnings.h"
 
 namespace wayside {
 namespace {
@@ -104,7 +105,7 @@ Result<Gateway::RunningSubscriber> Gateway::make_subscriber(const SubscribeConfi
   WS_ASSIGN(const auto known, reader.fact(Subscriber::fact(s)));
   auto ingest = std::make_unique<Ingest>(plan_.routes, *log_->catalog(), clock_);
   return RunningSubscriber{
-      s, std::make_unique<Subscriber>(s, std::move(broker), std::move(ingest), known.has_value(),
+      s, std::make_unique<Subscriber>(s, std::move(broker), std::move(ingest), known,
                                       held_, *log_, clock_, logger_)};
 }
 
@@ -239,6 +240,7 @@ int run_gateway(const std::string& config_path, const SinkWrapper& wrap) {
       return kExitOk;
     }
   }
+  for (const Warning& w : warnings_of(*plan)) logger.warning(w.text);
   const SystemClock clock(plan->config.clock_trust);
   Opening opening{"", [&] { service.still_starting(clock.steady_ms()); }};
   auto gateway = Gateway::start(*plan, clock, logger, wrap, opening);

@@ -100,6 +100,7 @@ class Gateway {
   [[nodiscard]] std::string groups_json() const;
   [[nodiscard]] HttpReply on_http(std::string_view path);  // Thread: the HTTP server's
   [[nodiscard]] HttpReply health(std::string_view path) const;
+  [[nodiscard]] std::string not_ready() const;
   [[nodiscard]] LiveState live_state() const;
   // Asks main, and waits a bounded time; none: it does not answer. Thread: the HTTP server's.
   template <class T>

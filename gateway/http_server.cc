@@ -3,9 +3,12 @@
 #include <arpa/inet.h>
 #include <microhttpd.h>
 #include <netinet/in.h>
+#include <sys/socket.h>
 
+#include <algorithm>
 #include <cerrno>
 #include <cstring>
+#include <list>
 
 #include "base/limits.h"
 #include "base/text.h"
@@ -18,12 +21,35 @@ struct HttpServer::Impl {
     if (daemon != nullptr) MHD_stop_daemon(daemon);
   }
 
+  // Whoever is not served when places are short goes, the one that has been here longest first: a
+  // request that is sent at once is answered before. (libmicrohttpd's own limit would turn away
+  // who comes, and its time limit is one of silence.) One request a connection: none stays idle.
+  static void on_connection(void* self, MHD_Connection* connection, void**,
+                            MHD_ConnectionNotificationCode what) noexcept {
+    auto& open = static_cast<Impl*>(self)->open;
+    if (what == MHD_CONNECTION_NOTIFY_CLOSED) {
+      std::erase_if(open, [&](const Open& o) { return o.connection == connection; });
+      return;
+    }
+    const auto waiting = std::count_if(open.begin(), open.end(), [](auto& o) { return !o.ended; });
+    if (waiting >= static_cast<std::ptrdiff_t>(limits::kHttpConnectionsMax)) {
+      const auto oldest =
+          std::find_if(open.begin(), open.end(), [](const Open& o) { return !o.ended; });
+      oldest->ended = true;
+      const MHD_ConnectionInfo* info =
+          MHD_get_connection_info(oldest->connection, MHD_CONNECTION_INFO_CONNECTION_FD);
+      if (info != nullptr) ::shutdown(info->connect_fd, SHUT_RDWR);  // it sees the end, and closes
+    }
+    open.push_back({connection, false});
+  }
+
   static MHD_Result answer(MHD_Connection* connection, const HttpReply& reply) {
     MHD_Response* response = MHD_create_response_from_buffer(
         reply.body.size(), const_cast<char*>(reply.body.data()), MHD_RESPMEM_MUST_COPY);
     if (response == nullptr) return MHD_NO;
     MHD_add_response_header(response, "Content-Type", reply.content_type.c_str());
     MHD_add_response_header(response, "Cache-Control", "no-store");
+    MHD_add_response_header(response, "Connection", "close");
     const MHD_Result result = MHD_queue_response(connection, reply.status, response);
     MHD_destroy_response(response);
     return result;
@@ -53,7 +79,12 @@ struct HttpServer::Impl {
     }
   }
 
+  struct Open {
+    MHD_Connection* connection;
+    bool ended;  // it is told to go
+  };
   const Handler handler;
+  std::list<Open> open;  // oldest first; of the server's thread
   MHD_Daemon* daemon = nullptr;
 };
 
@@ -83,7 +114,8 @@ Result<std::unique_ptr<HttpServer>> HttpServer::start(const HostPort& at, Handle
       (is_v6 ? static_cast<unsigned>(MHD_USE_IPv6) : 0U);
   impl->daemon = MHD_start_daemon(flags, at.port, nullptr, nullptr, &Impl::on_request, impl.get(),
                                   MHD_OPTION_SOCK_ADDR, address, MHD_OPTION_CONNECTION_LIMIT,
-                                  limits::kHttpConnectionsMax, MHD_OPTION_CONNECTION_TIMEOUT,
+                                  limits::kHttpSocketsMax, MHD_OPTION_NOTIFY_CONNECTION,
+                                  &Impl::on_connection, impl.get(), MHD_OPTION_CONNECTION_TIMEOUT,
                                   limits::kHttpTimeoutS, MHD_OPTION_CONNECTION_MEMORY_LIMIT,
                                   std::size_t{16 * 1024}, MHD_OPTION_END);
   if (impl->daemon == nullptr) {

@@ -4,6 +4,7 @@
 #include "base/checksum.h"
 #include "base/limits.h"
 #include "base/text.h"
+#include "devices/device_time.h"
 #include "gateway/plan.h"
 
 namespace wayside {
@@ -82,25 +83,47 @@ Ingest::Outcome Ingest::make(const Resolved& resolved, std::string_view payload,
       if (route.when && !route.when->holds(*tree)) continue;
     }
     const std::size_t before = ops.size();
-    auto failed = append_all(candidate, tree, payload, retain, resolved, ops);
-    if (!failed) return {nullptr, &route};
+    Outcome outcome;
+    outcome.route = &route;
+    const auto failed = append_all(candidate, tree, payload, retain, resolved, outcome, ops);
+    if (!failed) return outcome;
     ops.resize(before);  // all of a message or none
     quarantine(resolved, payload, *failed, ops);
-    return {failed->name, &route};
+    outcome = {};
+    outcome.quarantined = failed->name;
+    outcome.route = &route;
+    return outcome;
   }
   quarantine(resolved, payload, failure, ops);
-  return {failure.name, nullptr};
+  Outcome outcome;
+  outcome.quarantined = failure.name;
+  return outcome;
+}
+
+std::vector<Count> Ingest::Outcome::counts() const {
+  std::vector<Count> out;
+  if (quarantined != nullptr) out.push_back({cat("quarantined.", quarantined), 1});
+  if (unreadable_times > 0) {
+    out.push_back({cat(kUnreadableTimes, route->topic), unreadable_times});
+  }
+  if (implausible_times > 0) {
+    out.push_back({cat(kImplausibleTimes, route->topic), implausible_times});
+  }
+  return out;
 }
 
 std::optional<Ingest::Failure> Ingest::append_all(const Candidate& candidate, const Json* tree,
                                                   std::string_view payload, bool retain,
-                                                  const Resolved& resolved, std::vector<Op>& ops) {
+                                                  const Resolved& resolved, Outcome& outcome,
+                                                  std::vector<Op>& ops) {
   const Route& route = candidate.target->route;
   if (tree != nullptr) {
     auto parts = take_apart(*tree, payload, route);
     if (!parts) return Failure{"no_value", parts.error().what};
     for (Part& part : *parts) {
-      if (auto failed = append(candidate, std::move(part), retain, resolved, ops)) return failed;
+      if (auto failed = append(candidate, std::move(part), retain, resolved, outcome, ops)) {
+        return failed;
+      }
     }
     return std::nullopt;
   }
@@ -113,11 +136,35 @@ std::optional<Ingest::Failure> Ingest::append_all(const Candidate& candidate, co
     part.time = std::move(json->time);
   }
   part.value = std::string(payload);
-  return append(candidate, std::move(part), retain, resolved, ops);
+  return append(candidate, std::move(part), retain, resolved, outcome, ops);
+}
+
+// A time that is not taken is not the reading's fault: the append time stands for it.
+void Ingest::take_time(const Route& route, const JsonScalar& time, Record& record,
+                       Outcome& outcome) const {
+  if (time.kind == JsonScalar::Kind::null) return;  // it has none, and says so
+  const auto ms =
+      read_device_time(time, route.time_unit, route.time_zone ? &*route.time_zone : nullptr);
+  if (!ms) {
+    ++outcome.unreadable_times;
+    outcome.time_fault = ms.error().what;
+    return;
+  }
+  const std::int64_t most = clock_.trusted() ? clock_.wall_ms() + limits::kPlausibleAheadMs
+                                             : limits::kPlausibleBeforeMs;
+  if (*ms < limits::kPlausibleFromMs || *ms > most) {
+    ++outcome.implausible_times;
+    outcome.time_fault = cat("'", printable(time.text.substr(0, 48)), "' would be ",
+                             format_time_utc(*ms), ", which is not believed");
+    return;
+  }
+  record.timestamp_ms = *ms;
+  record.attributes |= kDeviceTime;
 }
 
 std::optional<Ingest::Failure> Ingest::append(const Candidate& candidate, Part&& part, bool retain,
-                                              const Resolved& resolved, std::vector<Op>& ops) {
+                                              const Resolved& resolved, Outcome& outcome,
+                                              std::vector<Op>& ops) {
   const Route& route = candidate.target->route;
   Append made;
   Record& record = made.record;
@@ -131,13 +178,7 @@ std::optional<Ingest::Failure> Ingest::append(const Candidate& candidate, Part&&
     }
     record.key = std::move(part.key->text);
   }
-  const auto device_ms = part.time ? device_time_ms(*part.time, route.time_unit) : std::nullopt;
-  // An implausible time is not the reading's fault: the append time stands for it.
-  if (device_ms && *device_ms >= limits::kPlausibleFromMs &&
-      (!clock_.trusted() || *device_ms <= clock_.wall_ms() + limits::kPlausibleAheadMs)) {
-    record.timestamp_ms = *device_ms;
-    record.attributes |= kDeviceTime;
-  }
+  if (part.time) take_time(route, *part.time, record, outcome);
   if (!route.key.none() && record.key->empty()) return Failure{"no_key", "the key is empty"};
   if (record.key && record.key->size() > limits::kKeyBytesMax) {
     return Failure{"key_too_long", cat("the key has ", record.key->size(), " bytes; the limit is ",

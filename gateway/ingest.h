@@ -17,6 +17,10 @@
 
 namespace wayside {
 
+// Counters of device times that were not taken, by topic: the name goes on with the topic's.
+inline constexpr std::string_view kUnreadableTimes = "time.unreadable.";
+inline constexpr std::string_view kImplausibleTimes = "time.implausible.";
+
 class Ingest {
  public:
   struct Target;  // a route with its topic's partitions
@@ -34,6 +38,11 @@ class Ingest {
   struct Outcome {
     const char* quarantined = nullptr;  // the reason's name; none: a route took it
     const Route* route = nullptr;       // which one
+    // Times of the device that were not taken: of so many records, and why of the last one.
+    std::int64_t unreadable_times = 0, implausible_times = 0;
+    std::string time_fault;
+    // What of it is counted.
+    [[nodiscard]] std::vector<Count> counts() const;
   };
 
   // REQUIRES: every route's topic, and the quarantine, are in the catalog.
@@ -53,10 +62,14 @@ class Ingest {
   };
   // The parts of the payload as records; or why not.
   [[nodiscard]] std::optional<Failure> append(const Candidate& candidate, Part&& part, bool retain,
-                                              const Resolved& resolved, std::vector<Op>& ops);
+                                              const Resolved& resolved, Outcome& outcome,
+                                              std::vector<Op>& ops);
   [[nodiscard]] std::optional<Failure> append_all(const Candidate& candidate, const Json* tree,
                                                   std::string_view payload, bool retain,
-                                                  const Resolved& resolved, std::vector<Op>& ops);
+                                                  const Resolved& resolved, Outcome& outcome,
+                                                  std::vector<Op>& ops);
+  void take_time(const Route& route, const JsonScalar& time, Record& record,
+                 Outcome& outcome) const;
   void quarantine(const Resolved& resolved, std::string_view payload, const Failure& failure,
                   std::vector<Op>& ops) const;
   [[nodiscard]] TpId partition_for(Target& target, const std::optional<std::string>& key);

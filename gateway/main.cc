@@ -1,4 +1,6 @@
 // The command line: every verb and its options; CLI11 is included here alone.
+#include <sys/stat.h>
+
 #include <CLI/CLI.hpp>
 
 #include "base/text.h"
@@ -14,9 +16,8 @@ using namespace wayside;
 constexpr const char* kExitCodes =
     "Exit codes: 0 done; 1 the disk or the network failed; 2 wrong command line; 3 no such topic "
     "or\n"
-    "log; 4 the range holds nothing; 5 no gateway answers; 6 time limit; 78 wrong configuration, "
-    "or\n"
-    "a log of a newer version.";
+    "log; 4 the range holds nothing; 5 no gateway answers; 6 time limit; 7 stored in quarantine\n"
+    "(publish, simulate); 78 wrong configuration, or a log of a newer version.";
 
 void listener_options(CLI::App* verb, std::string& host, int& port, int& qos) {
   verb->add_option("--host", host, "The listener's host; else as configured");
@@ -30,6 +31,8 @@ void listener_options(CLI::App* verb, std::string& host, int& port, int& qos) {
 }  // namespace
 
 int main(int argc, char** argv) {
+  // What is made in data_dir is nobody else's, whoever starts it.
+  ::umask(::umask(0) | 027);
   CLI::App app{
       "Wayside: an IoT edge gateway. Devices publish over MQTT; readings are kept, synced "
       "before they are acknowledged, in a partitioned log in SQLite, read here and "

@@ -7,6 +7,7 @@
 
 #include "base/file.h"
 #include "base/text.h"
+#include "gateway/ingest.h"
 #include "gateway/lag.h"
 #include "gateway/version.h"
 
@@ -108,7 +109,18 @@ Status records(Writer& w, LogReader& reader, const Catalog& catalog) {
   WS_ASSIGN(const auto counters, reader.counters());
   w.family("wayside_discards_total", "counter",
            "What was quarantined, refused, dropped, deleted or expired unsent, by reason.");
-  for (const auto& [name, n] : counters) w.add(n, {{"reason", name}});
+  for (const auto& [name, n] : counters) {
+    if (!name.starts_with("time.")) w.add(n, {{"reason", name}});
+  }
+  w.family("wayside_device_times_ignored_total", "counter",
+           "Times of devices that could not be read, or are not believed.");
+  for (const auto& [name, n] : counters) {
+    for (const std::string_view kind : {kUnreadableTimes, kImplausibleTimes}) {
+      if (!name.starts_with(kind)) continue;
+      w.add(n, {{"topic", name.substr(kind.size())},
+                {"reason", kind == kUnreadableTimes ? "unreadable" : "implausible"}});
+    }
+  }
   return {};
 }
 

@@ -76,6 +76,14 @@ void MqttHub::note_trouble(const std::string& client_id, std::string what) {
   troubles[client_id] = {std::move(what), clock.wall_ms()};
 }
 
+void MqttHub::note_outcome(const std::string& client_id, const Ingest::Outcome& made) {
+  if (made.quarantined == nullptr && made.time_fault.empty()) return;
+  for (const Count& c : made.counts()) count(c.name, c.n);
+  note_trouble(client_id, made.quarantined != nullptr
+                              ? cat("quarantined: ", made.quarantined)
+                              : cat("its time was not taken: ", made.time_fault));
+}
+
 void MqttHub::put_back(const std::map<std::string, std::int64_t>& taken) {
   for (const auto& [name, n] : taken) count(name, n);
 }
@@ -101,7 +109,7 @@ void MqttHub::publish_will(const std::string& client_id, const mqtt::Will& will)
   Batch batch;
   const auto made =
       ingest->make(ingest->resolve(will.topic, client_id), will.payload, will.retain, batch.ops);
-  if (made.quarantined != nullptr) count(cat("quarantined.", made.quarantined));
+  note_outcome(client_id, made);
   // Like any reading's, its bytes wait for their commit; a will is dropped rather than hold more.
   std::size_t bytes = 0;
   for (const Op& op : batch.ops) bytes += op_bytes(op);

@@ -123,6 +123,8 @@ struct MqttHub {
     std::int64_t at_ms = 0;  // wall
   };
   void note_trouble(const std::string& client_id, std::string what);
+  // Counts what became of a reading, and notes what went wrong with it.
+  void note_outcome(const std::string& client_id, const Ingest::Outcome& made);
   std::map<std::string, Trouble> troubles;
 };
 

@@ -173,10 +173,7 @@ void MqttConnection::on(mqtt::Published&& event) {
   if (event.duplicate) return;
   const std::size_t before = batch_.ops.size();
   const auto made = hub_.ingest->make(resolve(p.topic), p.payload, p.retain, batch_.ops);
-  if (made.quarantined != nullptr) {
-    hub_.count(cat("quarantined.", made.quarantined));
-    hub_.note_trouble(known_as(), cat("quarantined: ", made.quarantined));
-  }
+  hub_.note_outcome(known_as(), made);
   for (std::size_t i = before; i < batch_.ops.size(); ++i) batch_bytes_ += op_bytes(batch_.ops[i]);
   if (p.qos == 2 && session_id_ > 0) batch_.ops.emplace_back(AddQos2Id{session_id_, p.packet_id});
 }

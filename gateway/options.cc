@@ -38,9 +38,11 @@ void add_topics(CLI::App& app, TopicsArgs& args, int& code) {
   auto* create = topics->add_subcommand("create", "Make a topic that no configuration names");
   auto* alter = topics->add_subcommand("alter", "Change such a topic");
   auto* remove = topics->add_subcommand("delete", "Delete such a topic, with its records");
+  auto* relearn =
+      topics->add_subcommand("relearn", "Learn its SQL columns anew, from what came last");
   for (CLI::App* verb : {list, describe}) look_option(verb, args.config);
-  for (CLI::App* verb : {create, alter, remove}) config_option(verb, args.config);
-  for (CLI::App* verb : {describe, create, alter, remove}) {
+  for (CLI::App* verb : {create, alter, remove, relearn}) config_option(verb, args.config);
+  for (CLI::App* verb : {describe, create, alter, remove, relearn}) {
     verb->add_option("topic", args.topic, "The topic")->required();
   }
   for (CLI::App* verb : {list, describe}) verb->add_flag("--json", args.json, "As JSON");
@@ -55,12 +57,14 @@ void add_topics(CLI::App& app, TopicsArgs& args, int& code) {
   topics->footer(
       "Examples:\n  wayside topics list\n  wayside topics create probe -p 3 --retention 2d\n"
       "  wayside topics alter probe --retention 4d\n  wayside topics delete probe --yes\n"
+      "  wayside topics relearn truck_gps\n"
       "Topics of the configuration file are changed there: wayside reload applies it.");
   list->callback([&] { code = cmd_topics_list(args); });
   describe->callback([&] { code = cmd_topics_describe(args); });
   create->callback([&] { code = cmd_topics_create(args); });
   alter->callback([&] { code = cmd_topics_alter(args); });
   remove->callback([&] { code = cmd_topics_delete(args); });
+  relearn->callback([&] { code = cmd_topics_relearn(args); });
 }
 
 void add_read(CLI::App& app, LogVerbs& v, int& code) {
@@ -137,6 +141,7 @@ void add_read(CLI::App& app, LogVerbs& v, int& code) {
   look_option(latest, v.latest.config);
   latest->add_option("topic", v.latest.topic, "The topic")->required();
   latest->add_option("--since", v.latest.since, "Only keys that came within, such as 1h or 7d");
+  latest->add_flag("--wide", v.latest.wide, "Long keys whole");
   format_option(latest, v.latest.format, "table, json (a line each), csv or raw (the value)");
   latest->footer("Example:\n  wayside latest truck_gps --since 1h");
   latest->callback([&] { code = cmd_latest(v.latest); });
@@ -147,11 +152,16 @@ void add_query(CLI::App& app, LogVerbs& v, int& code) {
   look_option(query, v.query.config);
   query->add_option("sql", v.query.sql, "The SQL statement")->required();
   query->add_option("--timeout", v.query_timeout, "A time limit")->capture_default_str();
+  query->add_option("--max-output", v.query_output, "Bytes of its output at most")
+      ->capture_default_str();
   format_option(query, v.query.format, "table, json (a line each) or csv");
   query->footer(
       "Example:\n  wayside query \"SELECT key, max(time), speed FROM truck_gps GROUP BY key\"");
   query->callback([&] {
     v.query.timeout_ms = duration_of("--timeout", v.query_timeout);
+    const auto bytes = parse_bytes(v.query_output);
+    if (!bytes) throw CLI::ValidationError("--max-output", "write a size such as 16MiB");
+    v.query.output_bytes = *bytes;
     code = cmd_query(v.query);
   });
 }
@@ -224,7 +234,11 @@ void add_quarantine(CLI::App& app, QuarantineArgs& args, int& code) {
   for (CLI::App* verb : {list, save}) {
     verb->add_flag("--all", args.all, "Those that are dealt with, too");
   }
-  for (CLI::App* verb : {list, show}) verb->add_flag("--json", args.json, "As JSON lines");
+  list->add_option("-n,--limit", args.limit, "So many at most: the newest. 0: all")
+      ->check(CLI::NonNegativeNumber)
+      ->capture_default_str();
+  list->add_flag("--json", args.json, "As JSON lines; all of them");
+  show->add_flag("--json", args.json, "As JSON lines");
   drop->add_flag("-y,--yes", args.yes, "Do not ask");
   quarantine->footer(
       "Examples:\n  wayside quarantine list\n  wayside quarantine show 0\n"
@@ -272,7 +286,12 @@ void add_log_verbs(CLI::App& app, LogVerbs& v, int& code) {
   look_option(devices, v.devices.config);
   devices->add_option("--since", v.devices.since, "Readings that came within")
       ->capture_default_str();
-  devices->add_flag("--json", v.devices.json, "As JSON");
+  devices->add_option("-n,--limit", v.devices.limit,
+                      "So many at most: those that sent last. 0: all")
+      ->check(CLI::NonNegativeNumber)
+      ->capture_default_str();
+  devices->add_flag("--wide", v.devices.wide, "Long names whole");
+  devices->add_flag("--json", v.devices.json, "As JSON; all of them");
   devices->footer("Example:\n  wayside devices --since 1h");
   devices->callback([&] { code = cmd_devices(v.devices); });
 

@@ -27,7 +27,7 @@ struct LogVerbs {
   RepairArgs repair;
   RestoredArgs restored;
   DevicesArgs devices;
-  std::string query_timeout = "10s", commit = "after";
+  std::string query_timeout = "10s", query_output = "16MiB", commit = "after";
   std::string read_timeout = "5m", read_linger = "200ms";
 };
 void add_log_verbs(CLI::App& app, LogVerbs& verbs, int& code);

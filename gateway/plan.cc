@@ -101,6 +101,17 @@ class Planner {
         add(r.line, key.error());
       }
       pointer(r.line, r.time, route.time);
+      if (!r.time_zone.empty()) {
+        if (auto zone = TimeZone::parse(r.time_zone)) {
+          route.time_zone = *zone;
+        } else {
+          add(r.line, zone.error());
+        }
+        if (r.time.empty()) {
+          problems_.push_back({r.line, "a time_zone without a time",
+                               "say where the time is: time = \"/ts\""});
+        }
+      }
       pointer(r.line, r.value, route.value);
       if (r.split == ".") {
         route.split.emplace();

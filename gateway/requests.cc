@@ -14,6 +14,8 @@ namespace {
 
 constexpr auto kHttpWithin = std::chrono::seconds(5);
 constexpr std::int64_t kTouchGroupsMostMs = 3'600'000;
+// So long another program's lock, or a slow disk, is no news.
+constexpr std::int64_t kHeldUpMs = 3000;
 
 // What a program said of a record that it refuses.
 std::string refusal_text(const Json& request, std::string_view name) {
@@ -315,7 +317,8 @@ std::string Gateway::status_json() const {
     out += ",\"state\":";
     append_json_string(out, printable(s.state));
     out += cat(",\"since_ms\":", s.since_ms, ",\"received\":", s.received,
-               ",\"sessions_lost\":", s.sessions_lost, "}");
+               ",\"known_replays\":", s.known_replays, ",\"sessions_lost\":", s.sessions_lost,
+               "}");
   }
   return out + "]}";
 }
@@ -359,14 +362,41 @@ HttpReply Gateway::on_http(std::string_view path) {
 
 HttpReply Gateway::health(std::string_view path) const {
   std::string why = not_alive();
-  // An upstream that is away is normal here, and no reason.
-  const WriterStats w = log_->stats();
-  if (path == "/readyz" && w.failing) {
-    why += cat(why.empty() ? "" : "; ", "commits fail: ", w.last_error);
+  if (path == "/readyz") {
+    const std::string not_ready = this->not_ready();
+    why += cat(why.empty() || not_ready.empty() ? "" : "; ", not_ready);
   }
-  if (path == "/readyz" && !w.blocked.empty()) why += cat(why.empty() ? "" : "; ", w.blocked);
   if (!why.empty()) return {503, "text/plain", why + "\n"};
   return {200, "text/plain", path == "/readyz" ? "ready\n" : "ok\n"};
+}
+
+// Why a reading that came now would not be acknowledged soon; empty: it would. An upstream that is
+// away is normal here, and no reason.
+std::string Gateway::not_ready() const {
+  const WriterStats w = log_->stats();
+  const std::int64_t now = clock_.steady_ms();
+  std::vector<std::string> reasons;
+  if (w.failing) reasons.push_back(cat("commits fail: ", w.last_error));
+  const std::int64_t committing_ms =
+      w.committing_since_steady_ms == 0 ? 0 : now - w.committing_since_steady_ms;
+  const std::int64_t held_up_ms =
+      w.held_up.empty() ? 0 : std::max(now - w.held_up_since_steady_ms, committing_ms);
+  if (held_up_ms >= kHeldUpMs) {
+    reasons.push_back(cat("no commit could be made for ", held_up_ms / 1000, " s: ", w.held_up));
+  } else if (committing_ms >= kHeldUpMs) {
+    reasons.push_back(
+        cat("a commit has taken ", committing_ms / 1000, " s so far: the disk does not answer"));
+  }
+  if (!w.blocked.empty()) reasons.push_back(w.blocked);
+  if (!w.sidecar_error.empty()) reasons.push_back(w.sidecar_error);
+  if (const std::int64_t most = plan_.config.mqtt.max_connections;
+      static_cast<std::int64_t>(listener_->connections()) >= most) {
+    reasons.push_back(cat("mqtt.max_connections = ", most, " is reached: a new device is refused, or takes "
+                                                   "the place of another"));
+  }
+  std::string out;
+  for (const std::string& r : reasons) out += (out.empty() ? "" : "; ") + r;
+  return out;
 }
 
 LiveState Gateway::live_state() const {

@@ -7,7 +7,9 @@
 #include <future>
 #include <random>
 #include <thread>
+#include <utility>
 
+#include "base/checksum.h"
 #include "base/file.h"
 #include "base/mutex.h"
 #include "base/text.h"
@@ -23,12 +25,16 @@ constexpr auto kAnswerWithin = seconds(10);
 constexpr std::int64_t kFirstPauseMs = 500, kLongestPauseMs = 30'000;
 constexpr auto kCommitPause = milliseconds(500);
 constexpr auto kHeldLook = milliseconds(100);
+constexpr auto kCountEvery = seconds(10);
+// What versions before 0.4 noted of a session, instead of its filter.
+constexpr std::string_view kFilterUnknown = "1";
 
 }  // namespace
 
 struct Subscriber::Impl final : public mqtt::callback {
-  Impl(const SubscribeConfig& c, std::string to, std::unique_ptr<Ingest> i, bool k,
-       std::shared_ptr<Held> h, BatchSink& l, const Clock& the_clock, Logger& the_logger)
+  Impl(const SubscribeConfig& c, std::string to, std::unique_ptr<Ingest> i,
+       std::optional<std::string> k, std::shared_ptr<Held> h, BatchSink& l, const Clock& the_clock,
+       Logger& the_logger)
       : config(c),
         broker(std::move(to)),
         held(std::move(h)),
@@ -36,7 +42,7 @@ struct Subscriber::Impl final : public mqtt::callback {
         clock(the_clock),
         logger(the_logger),
         ingest(std::move(i)),
-        known(k) {}
+        known(std::move(k)) {}
 
   // --- on the subscription's own thread
 
@@ -123,18 +129,48 @@ struct Subscriber::Impl final : public mqtt::callback {
                          " had forgotten our session: what was published meanwhile may be lost; "
                          "is persistence on there?"));
     }
+    if (present && known && *known != config.filter && *known != kFilterUnknown) {
+      const auto ending = client.unsubscribe(*known);
+      if (!answered(*ending, kAnswerWithin, stop)) return "the broker did not answer";
+    }
+    // Also when the session is there: a broker that was killed may have saved it from before this
+    // subscription. What it sends again for that is known (CheckReplay).
     const auto subscribing = client.subscribe(config.filter, static_cast<int>(config.qos));
     if (!answered(*subscribing, kAnswerWithin, stop)) {
       return "the broker did not answer the subscription";
     }
-    if (!known) remember();
-    known = true;
+    const mqtt::subscribe_response response = subscribing->get_subscribe_response();
+    for (const auto code : response.get_reason_codes()) {
+      if (static_cast<int>(code) >= 0x80) {
+        return cat("the broker refuses the filter ", printable(config.filter),
+                   ": check its access rules");
+      }
+    }
+    if (known != config.filter) remember();
+    known = config.filter;
     set_state("connected", true);
     logger.info(cat("subscription ", printable(config.client_id), ": connected to ", broker,
                     present ? ", its session was kept" : ", a new session"));
-    MutexLock lock(mutex);
-    wake.wait(mutex, stop, [&]() REQUIRES_LOCK(mutex) { return lost.has_value(); });
-    return lost.value_or("stopped");
+    for (;;) {
+      {
+        MutexLock lock(mutex);
+        wake.wait_for(mutex, stop, kCountEvery,
+                      [&]() REQUIRES_LOCK(mutex) { return lost.has_value(); });
+      }
+      count_known();
+      const MutexLock lock(mutex);
+      if (lost || stop.stop_requested()) return lost.value_or("stopped");
+    }
+  }
+
+  // A known replay changes nothing, so its count waits for company, too.
+  void count_known() {
+    std::int64_t n = 0;
+    {
+      const MutexLock lock(mutex);
+      n = std::exchange(uncounted_known, 0);
+    }
+    if (n > 0) count("retained.known", n);
   }
 
   // In slices, so that a stop does not wait for a broker that is away.
@@ -179,12 +215,12 @@ struct Subscriber::Impl final : public mqtt::callback {
 
   void remember() {
     Batch batch;
-    batch.ops.emplace_back(SetFact{fact(config), "1"});
+    batch.ops.emplace_back(SetFact{fact(config), config.filter});
     log.submit(std::move(batch));
   }
-  void count(const std::string& name) {
+  void count(const std::string& name, std::int64_t n = 1) {
     Batch batch;
-    batch.ops.emplace_back(Count{name, 1});
+    batch.ops.emplace_back(Count{name, n});
     log.submit(std::move(batch));
   }
 
@@ -222,17 +258,27 @@ struct Subscriber::Impl final : public mqtt::callback {
     batch.flush_now = true;  // nothing else comes until this one is done
     {
       const MutexLock lock(mutex);
-      const auto made = ingest->make(ingest->resolve(message.get_topic(), config.client_id),
-                                     message.get_payload_str(), message.is_retained(), batch.ops);
-      if (made.quarantined != nullptr) {
-        batch.ops.emplace_back(Count{cat("quarantined.", made.quarantined), 1});
-      }
+      const auto resolved = ingest->resolve(message.get_topic(), config.client_id);
+      const std::string& payload = message.get_payload_str();
+      batch.ops.emplace_back(
+          CheckReplay{resolved.source, crc32c(0, payload), message.is_retained(), false});
+      const auto made = ingest->make(resolved, payload, message.is_retained(), batch.ops);
+      for (Count& c : made.counts()) batch.ops.emplace_back(std::move(c));
     }
     auto promise = std::make_shared<std::promise<Status>>();
-    batch.done = [promise](Batch&, const Status& s) { promise->set_value(s); };
+    bool known_replay = false;
+    batch.done = [promise, &known_replay](Batch& b, const Status& s) {
+      known_replay = std::get<CheckReplay>(b.ops.front()).known;
+      promise->set_value(s);
+    };
     auto result = promise->get_future();
     log.submit(std::move(batch));
     const Status stored = result.get();
+    if (stored && known_replay) {
+      const MutexLock lock(mutex);
+      ++status.known_replays;
+      ++uncounted_known;
+    }
     if (!stored) set_state(cat("holding back: ", stored.error().what), true);
     if (stored && !status_copy().state.starts_with("connected")) set_state("connected", true);
     return stored.has_value();
@@ -271,16 +317,18 @@ struct Subscriber::Impl final : public mqtt::callback {
   bool in_callback GUARDED_BY(mutex) = false;
   bool stopping GUARDED_BY(mutex) = false;
   bool finished GUARDED_BY(mutex) = false;
-  bool known;                                     // the own thread's
+  std::int64_t uncounted_known GUARDED_BY(mutex) = 0;
+  std::optional<std::string> known;               // the own thread's
   std::unique_ptr<mqtt::async_client> abandoned;  // its thread is in a callback for ever
   std::jthread thread;                            // last
 };
 
 Subscriber::Subscriber(const SubscribeConfig& config, std::string broker,
-                       std::unique_ptr<Ingest> ingest, bool known, std::shared_ptr<Held> held,
+                       std::unique_ptr<Ingest> ingest, std::optional<std::string> known,
+                       std::shared_ptr<Held> held,
                        BatchSink& log, const Clock& clock, Logger& logger)
-    : impl_(std::make_unique<Impl>(config, std::move(broker), std::move(ingest), known,
-                                   std::move(held), log, clock, logger)) {
+    : impl_(std::make_unique<Impl>(config, std::move(broker), std::move(ingest),
+                                   std::move(known), std::move(held), log, clock, logger)) {
   impl_->set_state("connecting", false);
   Impl* raw = impl_.get();
   impl_->thread = std::jthread([raw](std::stop_token stop) { raw->run(stop); });

@@ -9,6 +9,7 @@
 #include <atomic>
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <string>
 
 #include "base/clock.h"
@@ -23,6 +24,7 @@ struct SubscriberStatus {
   std::string state;  // in words
   std::int64_t since_ms = 0;
   std::int64_t received = 0, sessions_lost = 0;
+  std::int64_t known_replays = 0;  // of `received`: values that the broker had kept, and known
   bool connected = false;
 };
 
@@ -34,11 +36,11 @@ class Subscriber {
   struct Held {
     std::atomic<bool> yes{false};
   };
-  // `log`, `clock` and `logger` must outlive it. `known`: the broker has had a session of this
-  // client before, so that it misses one is worth saying.
+  // `log`, `clock` and `logger` must outlive it. `known`: the filter of the session that the broker
+  // has of this client; none: it has had no session, so that it misses one is not worth saying.
   Subscriber(const SubscribeConfig& config, std::string broker, std::unique_ptr<Ingest> ingest,
-             bool known, std::shared_ptr<Held> held, BatchSink& log, const Clock& clock,
-             Logger& logger);
+             std::optional<std::string> known, std::shared_ptr<Held> held, BatchSink& log,
+             const Clock& clock, Logger& logger);
   ~Subscriber();  // stops, as wait_stopped() does
 
   // Begins to stop, and returns. With `program_ends`, a reading that cannot be committed is held;
@@ -50,7 +52,7 @@ class Subscriber {
   [[nodiscard]] SubscriberStatus status() const;
   // The routes are others from now on. Thread: any.
   void reload(std::unique_ptr<Ingest> ingest);
-  // The name of the fact that the broker has had a session of this client.
+  // The name of the fact that the broker has had a session of this client; its value is the filter.
   [[nodiscard]] static std::string fact(const SubscribeConfig& config);
 
  private:

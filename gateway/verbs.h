@@ -34,6 +34,7 @@ int cmd_topics_describe(const TopicsArgs& args);
 int cmd_topics_create(const TopicsArgs& args);
 int cmd_topics_alter(const TopicsArgs& args);
 int cmd_topics_delete(const TopicsArgs& args);
+int cmd_topics_relearn(const TopicsArgs& args);
 
 struct ReadArgs {
   std::string config, topic, range;
@@ -57,6 +58,7 @@ int cmd_read_group(const ReadArgs& args);
 struct LatestArgs {
   std::string config, topic, since;
   Format format = Format::table;
+  bool wide = false;
 };
 int cmd_latest(const LatestArgs& args);
 
@@ -80,6 +82,7 @@ int cmd_bridge_pause(const BridgeArgs& args, bool pause);
 struct QuarantineArgs {
   std::string config;
   std::vector<std::int64_t> offsets;
+  std::int64_t limit = 1000;
   bool all = false, json = false, yes = false;
 };
 int cmd_quarantine_list(const QuarantineArgs& args);
@@ -114,7 +117,8 @@ int cmd_restored(const RestoredArgs& args);
 
 struct DevicesArgs {
   std::string config, since = "24h";
-  bool json = false;
+  std::int64_t limit = 1000;
+  bool json = false, wide = false;
 };
 int cmd_devices(const DevicesArgs& args);
 
@@ -122,7 +126,7 @@ int cmd_reload(const std::string& config);
 
 struct QueryArgs {
   std::string config, sql;
-  std::int64_t timeout_ms = 10'000;
+  std::int64_t timeout_ms = 10'000, output_bytes = 0;
   Format format = Format::table;
 };
 int cmd_query(const QueryArgs& args);

@@ -115,16 +115,23 @@ struct SetFact {
   std::optional<std::string> value;
 };
 
-using Op = std::variant<Append, OpenSession, CloseSession, AddQos2Id, RemoveQos2Id, CommitOffset,
-                        DropGroup, TouchGroup, Seal, Unseal, Count, SettleQuarantined, SetFact>;
+// Before the records of a broker's message. One that the broker had kept (a replay) may be known:
+// its value was the last one of this source. Then nothing behind it in its batch is done.
+struct CheckReplay {
+  std::shared_ptr<Source> source;
+  std::uint32_t crc = 0;  // of the payload
+  bool replay = false;
+  bool known = false;  // out
+};
 
+using Op = std::variant<Append, OpenSession, CloseSession, AddQos2Id, RemoveQos2Id, CommitOffset,
+                        DropGroup, TouchGroup, Seal, Unseal, Count, SettleQuarantined, SetFact,
+                        CheckReplay>;
+
+// Whether nothing behind this op in its batch is done.
+[[nodiscard]] bool ends_batch(const Op& op);
 // What an op holds in memory until it is committed, about.
-[[nodiscard]] inline std::size_t op_bytes(const Op& op) {
-  const auto* a = std::get_if<Append>(&op);
-  if (a == nullptr) return 64;
-  const auto size = [](const std::optional<std::string>& s) { return s ? s->size() : 0; };
-  return 200 + size(a->record.key) + size(a->record.value) + a->record.headers.size();
-}
+[[nodiscard]] std::size_t op_bytes(const Op& op);
 
 struct Batch {
   std::vector<Op> ops;

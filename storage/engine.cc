@@ -390,9 +390,7 @@ Status Engine::commit(std::span<Batch> group) {
     for (Batch& batch : group) {
       for (Op& op : batch.ops) {
         WS_TRY(std::visit([&](auto& o) { return apply(o); }, op));
-        // Somebody else was faster: the rest of the batch is done already.
-        const auto* settle = std::get_if<SettleQuarantined>(&op);
-        if (settle != nullptr && settle->already) break;
+        if (ends_batch(op)) break;
       }
     }
     return {};

@@ -5,7 +5,6 @@
 #pragma once
 
 #include <cstdint>
-#include <map>
 #include <memory>
 #include <span>
 #include <string>
@@ -37,14 +36,14 @@ class Engine {
   // Brings topics to what is wanted, all or none; creates, never deletes. Returns warnings.
   [[nodiscard]] Result<std::vector<std::string>> ensure_topics(std::span<const TopicSpec> specs);
 
-  // With its records, its groups' offsets, its view.
   [[nodiscard]] Status delete_topic(std::string_view name);
   [[nodiscard]] Status set_limits(const EngineOptions& limits);
+  // The columns of its newest readings, beside `known` ones. True: they differ from those it had.
+  [[nodiscard]] Result<bool> learn_columns(const Topic& topic, std::vector<std::string> known);
 
   // Takes the write lock, with what must be settled before. `busy`: somebody else has it.
   [[nodiscard]] Status begin();
-  // Applies and commits, synced; on an error nothing of it happened, neither on disk nor here.
-  // REQUIRES: begin() succeeded.
+  // Applies and commits, synced; or nothing of it, on disk or here. REQUIRES: begin() succeeded.
   [[nodiscard]] Status commit(std::span<Batch> group);
 
   // Cheap when none is full. Called after every commit.
@@ -101,6 +100,7 @@ class Engine {
   [[nodiscard]] Status apply(Seal& op);
   [[nodiscard]] Status apply(Unseal& op);
   [[nodiscard]] Status apply(Count& op);
+  [[nodiscard]] Status apply(CheckReplay& op);
   [[nodiscard]] Status check_partitions(const TopicSpec& spec) const;
   [[nodiscard]] Status create_topic(const TopicSpec& spec);
   [[nodiscard]] Status alter_topic(const Topic& topic, const TopicSpec& spec,

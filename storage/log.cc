@@ -19,6 +19,7 @@ using std::chrono::steady_clock;
 
 constexpr auto kIdleStep = milliseconds(250);   // how often an idle writer looks for other work,
 constexpr auto kBusyStep = milliseconds(2000);  // and one that always has readings waiting
+constexpr std::int64_t kTryEveryMs = 2000;      // how often it tries whether it could commit
 
 std::size_t bytes_of(const Batch& batch) {
   std::size_t bytes = 0;
@@ -265,6 +266,7 @@ void Log::run(std::stop_token stop) {
     }
     run_changes();
     if (idle && stopping) return;
+    if (idle && now_ms() - stats().last_try_steady_ms >= kTryEveryMs) try_writing();
     // Maintenance belongs into idle moments, but a log that is never idle needs it, too.
     const auto now = steady_clock::now();
     const auto every = stats().queued_ops == 0 ? kIdleStep : kBusyStep;
@@ -272,9 +274,37 @@ void Log::run(std::stop_token stop) {
     more = maintain();
     maintained = now;
     const std::string blocked = engine_->space().blocked();
+    const Status& sidecar = engine_->recovery().sidecar_status();
     const MutexLock lock(mutex_);
     stats_.blocked = blocked;
+    stats_.sidecar_error = sidecar ? "" : sidecar.error().text();
   }
+}
+
+void Log::note_held_up(const std::string& why) {
+  const MutexLock lock(mutex_);
+  if (!why.empty() && stats_.held_up.empty()) stats_.held_up_since_steady_ms = now_ms();
+  stats_.held_up = why;
+  stats_.last_try_steady_ms = now_ms();
+}
+
+// An idle log does not know whether it could commit, and whoever asks whether it is ready wants to
+// know: so the write lock is taken and given back. After a commit that failed something is written,
+// too: only that shows that it works again.
+void Log::try_writing() {
+  if (!damage().empty()) return;
+  std::vector<Batch> group;
+  if (stats().failing) group.emplace_back().ops.emplace_back(SetFact{"writing_again", "1"});
+  Status status = engine_->begin();
+  if (status) status = engine_->commit(group);
+  note_held_up(status ? "" : status.error().text());
+  if (status && !group.empty()) {
+    const MutexLock lock(mutex_);
+    stats_.failing = false;
+  }
+  if (status || status.error().code == ErrorCode::busy) return;
+  report_damage(status.error());
+  note_reopening(status.error());
 }
 
 bool Log::maintain() {
@@ -312,16 +342,26 @@ void Log::commit_group(std::vector<Batch>& group, std::stop_token stop) {
     return;
   }
   const auto begin = steady_clock::now();
+  {
+    const MutexLock lock(mutex_);
+    stats_.committing_since_steady_ms = now_ms();
+  }
   const Status status = try_commit(group, stop);
   const std::int64_t us =
       std::chrono::duration_cast<std::chrono::microseconds>(steady_clock::now() - begin).count();
   std::int64_t records = 0;
   for (const Batch& b : group) {
-    for (const Op& op : b.ops) records += std::holds_alternative<Append>(op) ? 1 : 0;
+    for (const Op& op : b.ops) {
+      if (ends_batch(op)) break;
+      records += std::holds_alternative<Append>(op) ? 1 : 0;
+    }
   }
   {
     const MutexLock lock(mutex_);
     stats_.failing = !status;
+    stats_.held_up.clear();
+    stats_.last_try_steady_ms = now_ms();
+    stats_.committing_since_steady_ms = 0;
     stats_.committing_ops = 0;
     stats_.commit_us += us;
     const auto bound = std::find_if(kCommitBoundsMs.begin(), kCommitBoundsMs.end(),
@@ -369,6 +409,7 @@ Status Log::try_commit(std::vector<Batch>& group, std::stop_token stop) {
     if (begun.error().code != ErrorCode::busy || stop.stop_requested() || give_up_waiting_) {
       return begun;
     }
+    note_held_up(begun.error().text());
     {  // waiting is not hanging
       const MutexLock lock(mutex_);
       stats_.heartbeat_steady_ms = now_ms();

@@ -37,6 +37,12 @@ struct WriterStats {
   std::int64_t heartbeat_steady_ms = 0;  // of the writer's loop
   bool failing = false;                  // the last commit was one that failed
   std::string last_error;
+  // Why no commit could be made since then; empty: one could. A short lock is no news.
+  std::string held_up;
+  std::int64_t held_up_since_steady_ms = 0;
+  std::int64_t committing_since_steady_ms = 0;  // 0: none is under way
+  std::int64_t last_try_steady_ms = 0;          // of a commit, or whether one could be made
+  std::string sidecar_error;
   std::string blocked;  // why some topics take no readings; empty: all do
   // Commits by how long they took, synced: so many up to each bound of kCommitBoundsMs, the last
   // count above all of them; and all of it together.
@@ -96,6 +102,8 @@ class Log final : public BatchSink {
   [[nodiscard]] Status try_commit(std::vector<Batch>& group, std::stop_token stop);
   bool maintain();
   void note_reopening(const Error& error);
+  void try_writing();
+  void note_held_up(const std::string& why);
   void run_changes();
   [[nodiscard]] bool due(std::chrono::steady_clock::time_point now) const REQUIRES_LOCK(mutex_);
 

@@ -106,8 +106,8 @@ class LogReader {
   [[nodiscard]] Result<Deleted> deleted();
   // Offsets in quarantine that have been dealt with, and how; of a log of format 1: none.
   [[nodiscard]] Result<std::map<std::int64_t, std::string>> settled();
-  // Who sends, by row of the dictionary.
-  [[nodiscard]] Result<std::unordered_map<std::int64_t, Source>> sources();
+  // Who sends: the rows of the dictionary, by client id and topic.
+  [[nodiscard]] Status sources(const std::function<void(const Source&)>& each);
   // Each client that has stored a reading, once.
   [[nodiscard]] Status clients(const std::function<void(std::string_view)>& each);
   [[nodiscard]] Result<std::optional<std::string>> fact(std::string_view name) {

@@ -38,6 +38,7 @@ class Recovery {
   // Before an append: an error when the sidecar is so far behind that one more might give an offset
   // which a lost log would give again.
   [[nodiscard]] Status check_sidecar();
+  [[nodiscard]] const Status& sidecar_status() const { return sidecar_status_; }
   void end_sidecar() { ended_ = true; }  // what is in memory is not sure any more
 
   // --- salvage; see storage/salvager.h ---

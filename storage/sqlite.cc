@@ -58,10 +58,24 @@ Error error_of(sqlite3* db, int rc, std::string_view doing) {
     case SQLITE_ERROR:
       code = ErrorCode::invalid_argument;
       break;
+    case SQLITE_TOOBIG:
+      code = ErrorCode::refused;
+      hint = "one value of it is too large";
+      break;
+    case SQLITE_NOMEM:
+      code = ErrorCode::refused;
+      hint = "it needs more memory than it may have: ask for less, for example with LIMIT";
+      break;
     default:
       break;
   }
   const char* words = db != nullptr ? sqlite3_errmsg(db) : sqlite3_errstr(rc);
+  if (std::string_view(words).starts_with("not authorized")) {
+    hint = "a query only reads; of functions it may use those of SQL, dates, JSON and mathematics";
+  }
+  if (std::string_view(words).find("pattern too complex") != std::string_view::npos) {
+    hint = cat("a pattern of LIKE or GLOB has up to ", limits::kQueryPatternBytesMax, " bytes");
+  }
   return Error{code, cat(doing, ": ", words, " (SQLite ", rc, ")"), std::move(hint)};
 }
 
@@ -72,6 +86,26 @@ tl::unexpected<Error> failed(sqlite3* db, int rc, std::string_view doing) {
 std::int64_t steady_ms() {
   using namespace std::chrono;
   return duration_cast<milliseconds>(steady_clock::now().time_since_epoch()).count();
+}
+
+// Functions of SQL, of dates, of JSON, of mathematics, aggregates and windows; and ours. A list of
+// what may, not of what may not: others read files, load code, or give away addresses.
+bool only_computes(std::string_view function) {
+  static constexpr std::string_view kAllowed =
+      " -> ->> _ws_cbor_json abs acos acosh asin asinh atan atan2 atanh avg ceil ceiling char"
+      " coalesce concat concat_ws cos cosh count cume_dist current_date current_time"
+      " current_timestamp date datetime degrees dense_rank exp first_value floor format glob"
+      " group_concat hex if ifnull iif instr json json_array json_array_length json_each"
+      " json_error_position json_extract json_group_array json_group_object json_insert json_object"
+      " json_patch json_pretty json_quote json_remove json_replace json_set json_type json_valid"
+      " julianday lag last_value lead length like likelihood likely ln log log10 log2 lower ltrim"
+      " max median min mod nth_value ntile nullif octet_length percent_rank percentile pi pow power"
+      " printf quote radians random randomblob rank replace round row_number rtrim sign sin sinh"
+      " soundex sqlite_version sqrt strftime string_agg substr substring sum tan tanh time timediff"
+      " total trim trunc typeof unhex unicode unixepoch unlikely upper zeroblob ";
+  const std::string padded = cat(" ", function, " ");
+  return function.find(' ') == std::string_view::npos &&
+         kAllowed.find(padded) != std::string_view::npos;
 }
 
 // A URI path: everything that is special in a URI is escaped.
@@ -173,7 +207,8 @@ int Statement::columns() const {
   return sqlite3_column_count(stmt_.get());
 }
 std::string Statement::column_name(int column) const {
-  return sqlite3_column_name(stmt_.get(), column);
+  const char* name = sqlite3_column_name(stmt_.get(), column);
+  return name == nullptr ? "" : name;  // without memory there is none
 }
 Result<Database> Database::open(const std::string& path, OpenMode mode, const std::string& vfs) {
   int flags = SQLITE_OPEN_NOMUTEX | SQLITE_OPEN_EXRESCODE;
@@ -275,8 +310,18 @@ void Database::add_cbor_function(const char* name) {
                           nullptr, nullptr);
 }
 
+void Database::limit_memory(std::int64_t bytes) {
+  sqlite3_hard_heap_limit64(bytes);
+}
+
+Status Database::memory_status() const {
+  if ((sqlite3_errcode(db_.get()) & 0xFF) != SQLITE_NOMEM) return {};
+  return failed(db_.get(), SQLITE_NOMEM, "the database");
+}
+
 void Database::forbid_changes() {
   sqlite3_limit(db_.get(), SQLITE_LIMIT_LENGTH, limits::kQueryValueBytesMax);
+  sqlite3_limit(db_.get(), SQLITE_LIMIT_LIKE_PATTERN_LENGTH, limits::kQueryPatternBytesMax);
   sqlite3_set_authorizer(
       db_.get(),
       [](void*, int action, const char* name, const char* value, const char*,
@@ -287,8 +332,7 @@ void Database::forbid_changes() {
           case SQLITE_RECURSIVE:
             return SQLITE_OK;
           case SQLITE_FUNCTION:
-            return value != nullptr && std::string_view(value) == "load_extension" ? SQLITE_DENY
-                                                                                   : SQLITE_OK;
+            return value != nullptr && only_computes(value) ? SQLITE_OK : SQLITE_DENY;
           case SQLITE_PRAGMA: {
             // Pragmas that only tell.
             const std::string_view pragma = name != nullptr ? name : "";

@@ -75,8 +75,13 @@ class Database {
   void stop_after(std::int64_t ms);
   // An SQL function of this connection: CBOR as JSON text; what is no CBOR as it is.
   void add_cbor_function(const char* name);
-  // Refuses everything but reading this database (for SQL that a person typed).
+  // Refuses everything but reading this database, with functions that only compute (for SQL that a
+  // person typed).
   void forbid_changes();
+  // All of SQLite's memory in this program, from now on.
+  static void limit_memory(std::int64_t bytes);
+  // An error when memory was short since the last step: then a value that was read may be missing.
+  [[nodiscard]] Status memory_status() const;
 
  private:
   struct Close {

@@ -243,13 +243,25 @@ Status LogReader::clients(const std::function<void(std::string_view)>& each) {
   }
 }
 
-Result<std::unordered_map<std::int64_t, Source>> LogReader::sources() {
-  std::unordered_map<std::int64_t, Source> out;
-  WS_ASSIGN(Statement s, db_.prepare("SELECT src, client_id, mqtt_topic FROM _ws_sources"));
+// Some at a time: there may be very many, and whoever prints them may pause.
+Status LogReader::sources(const std::function<void(const Source&)>& each) {
+  constexpr std::int64_t kAtATime = 500;
+  std::vector<Source> page;
   for (;;) {
-    WS_ASSIGN(const bool row, s.step());
-    if (!row) return out;
-    out[s.integer(0)] = {std::string(s.bytes(1)), std::string(s.bytes(2)), s.integer(0)};
+    const Source last = page.empty() ? Source{} : page.back();
+    WS_ASSIGN(Statement s, db_.prepare(cat("SELECT src, client_id, mqtt_topic FROM _ws_sources",
+                                           page.empty() ? "" : " WHERE (client_id, mqtt_topic) >"
+                                                               " (?1, ?2)",
+                                           " ORDER BY client_id, mqtt_topic LIMIT ", kAtATime)));
+    if (!page.empty()) s.bind_text(1, last.client_id).bind_text(2, last.mqtt_topic);
+    page.clear();
+    for (;;) {
+      WS_ASSIGN(const bool row, s.step());
+      if (!row) break;
+      page.push_back({std::string(s.bytes(1)), std::string(s.bytes(2)), s.integer(0)});
+    }
+    if (page.empty()) return {};
+    for (const Source& source : page) each(source);
   }
 }
 

@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <array>
+#include <set>
 
 #include "base/json.h"
 #include "base/limits.h"
@@ -28,25 +29,93 @@ Status replace_view(Database& db, const std::string& name, const std::string& se
   return db.exec(cat("CREATE VIEW ", quoted_identifier(name), " AS ", select));
 }
 
-// Adds the fields of the newest readings of these partitions in a segment.
-Status add_fields(Database& db, const std::string& table, const std::string& tps,
-                  std::vector<std::string>& columns) {
+// In how many readings of a sample each field stands; in the order of their appearance.
+class FieldCounts {
+ public:
+  void add(std::string_view field, std::int64_t readings) {
+    if (!can_be_learnt(field)) return;
+    const auto it = find(field);
+    if (it != fields_.end()) {
+      it->readings += readings;
+    } else if (fields_.size() < kFieldsMost) {
+      fields_.push_back({std::string(field), readings});
+    }
+  }
+  [[nodiscard]] bool empty() const { return fields_.empty(); }
+
+  // The columns there are, and those that more readings have. One makes room for another that
+  // stands in more readings, so what a stranger sent first, or for a while, does not stay.
+  [[nodiscard]] std::vector<std::string> columns(std::vector<std::string> known) const {
+    const auto readings = [&](const std::string& c) {
+      const auto it = std::find_if(fields_.begin(), fields_.end(),
+                                   [&](const Field& f) { return same_name(f.name, c); });
+      return it == fields_.end() ? 0 : it->readings;
+    };
+    std::vector<Field> best = fields_;
+    std::stable_sort(best.begin(), best.end(),
+                     [](const Field& a, const Field& b) { return a.readings > b.readings; });
+    for (const Field& f : best) {
+      const bool there = std::any_of(known.begin(), known.end(),
+                                     [&](const std::string& c) { return same_name(c, f.name); });
+      if (there) continue;
+      if (known.size() < limits::kLearntColumnsMax) {
+        known.push_back(f.name);
+        continue;
+      }
+      const auto rarest = std::min_element(
+          known.begin(), known.end(), [&](const std::string& a, const std::string& b) {
+            return readings(a) < readings(b);
+          });
+      if (readings(*rarest) >= f.readings) break;
+      *rarest = f.name;
+    }
+    return known;
+  }
+
+ private:
+  static constexpr std::size_t kFieldsMost = 1000;
+  struct Field {
+    std::string name;
+    std::int64_t readings;
+  };
+  std::vector<Field>::iterator find(std::string_view name) {
+    return std::find_if(fields_.begin(), fields_.end(),
+                        [&](const Field& f) { return same_name(f.name, name); });
+  }
+  std::vector<Field> fields_;
+};
+
+// The fields of the newest readings of these partitions in a segment. Large readings are left out:
+// a sample must cost little.
+Status count_fields(Database& db, const std::string& table, const std::string& tps,
+                    FieldCounts& fields) {
   WS_ASSIGN(Statement s,
-            db.prepare(cat("SELECT DISTINCT j.key FROM (SELECT value FROM ", table,
-                           " WHERE +tp IN (", tps,
-                           ") AND typeof(value) = 'text' ORDER BY seq DESC LIMIT 100) r,"
+            db.prepare(cat("SELECT j.key, count(DISTINCT r.seq) FROM (SELECT seq, value FROM ",
+                           table, " WHERE +tp IN (", tps,
+                           ") AND typeof(value) = 'text' AND length(value) <= 16384"
+                           " ORDER BY seq DESC LIMIT 100) r,"
                            " json_each(CASE WHEN json_valid(r.value) THEN r.value ELSE '{}' END) j"
-                           " WHERE typeof(j.key) = 'text'")));
+                           " WHERE typeof(j.key) = 'text' GROUP BY j.key ORDER BY 2 DESC, min(j.id)"
+                           " LIMIT 1000")));
   for (;;) {
     WS_ASSIGN(const bool row, s.step());
     if (!row) return {};
-    const std::string field(s.bytes(0));
-    const bool known = std::any_of(columns.begin(), columns.end(),
-                                   [&](const auto& c) { return same_name(c, field); });
-    if (!known && can_be_learnt(field) && columns.size() < limits::kLearntColumnsMax) {
-      columns.push_back(field);
-    }
+    fields.add(s.bytes(0), s.integer(1));
   }
+}
+
+// The columns that the newest readings of a topic give, beside those it has.
+Result<std::vector<std::string>> sampled_columns(Database& db, const engine_state::Chain& chain,
+                                                 const Topic& topic,
+                                                 std::vector<std::string> known) {
+  std::string tps;
+  for (const Partition& p : topic.partitions) tps += cat(tps.empty() ? "" : ",", p.tp.value);
+  FieldCounts fields;
+  WS_TRY(count_fields(db, segment_table(chain.id, chain.segment), tps, fields));
+  if (fields.empty() && !chain.closed.empty()) {  // it has just been rolled
+    WS_TRY(count_fields(db, segment_table(chain.id, chain.closed.back().segment), tps, fields));
+  }
+  return fields.columns(std::move(known));
 }
 
 }  // namespace
@@ -113,7 +182,7 @@ Status write_topic_view(Database& db, const Topic& topic) {
 
 // Of the newest records, as the columns of JSON are learnt.
 Result<std::vector<std::string>> LogReader::cbor_columns(const Topic& topic) {
-  std::vector<std::string> columns;
+  FieldCounts fields;
   std::string tps;
   for (const Partition& p : topic.partitions) tps += cat(tps.empty() ? "" : ",", p.tp.value);
   WS_ASSIGN(const auto all, segments(topic.chain, Seq(0)));
@@ -122,23 +191,20 @@ Result<std::vector<std::string>> LogReader::cbor_columns(const Topic& topic) {
     WS_ASSIGN(Statement s,
               db_.prepare(cat("SELECT value FROM ", segment_table(topic.chain, g->segment),
                               " WHERE +tp IN (", tps, ") AND attrs & ", static_cast<int>(kCbor),
-                              " ORDER BY seq DESC LIMIT 100")));
+                              " AND length(value) <= 16384 ORDER BY seq DESC LIMIT 100")));
     for (;;) {
       WS_ASSIGN(const bool row, s.step());
       if (!row) break;
       const auto tree = Json::parse_cbor(s.bytes(0));
       const auto* object = tree ? std::get_if<Json::Object>(&tree->value) : nullptr;
-      for (const auto& member : object == nullptr ? Json::Object{} : *object) {
-        const std::string& name = member.first;
-        const bool known = std::any_of(columns.begin(), columns.end(),
-                                       [&](const auto& c) { return same_name(c, name); });
-        if (!known && can_be_learnt(name) && columns.size() < limits::kLearntColumnsMax) {
-          columns.push_back(name);
-        }
+      if (object == nullptr) continue;
+      std::set<std::string> names;  // each once, however often it stands there
+      for (const auto& member : *object) {
+        if (names.insert(member.first).second) fields.add(member.first, 1);
       }
     }
   }
-  return columns;
+  return fields.columns({});
 }
 
 // A temporary view of the topic's name, which this connection finds first.
@@ -171,40 +237,38 @@ Result<bool> Engine::refresh_views() {
 }
 
 // Columns are learnt from the newest readings of a topic, when its number of records has grown
-// fourfold since the last time.
+// fourfold since the last time, or by some thousands.
 Result<bool> Engine::learn_columns() {
   for (const Topic& t : catalog_.topics()) {
-    if (t.columns || t.learnt_columns.size() >= limits::kLearntColumnsMax) continue;
+    if (t.columns) continue;
     std::int64_t records = 0;
-    std::string tps;
-    for (const Partition& p : t.partitions) {
-      records += next_offset(p.tp).value;
-      tps += cat(tps.empty() ? "" : ",", p.tp.value);
-    }
+    for (const Partition& p : t.partitions) records += next_offset(p.tp).value;
     std::int64_t& at = upkeep_.learn_at.try_emplace(t.id, 1).first->second;
     if (records < at) continue;
-    at = records * 4;
-    const auto chain = std::find_if(chains_.begin(), chains_.end(),
-                                    [&](const Chain& c) { return c.id == t.chain; });
-    std::vector<std::string> columns = t.learnt_columns;
-    WS_TRY(add_fields(db_, segment_table(chain->id, chain->segment), tps, columns));
-    if (columns.empty() && !chain->closed.empty()) {  // it has just been rolled
-      WS_TRY(add_fields(db_, segment_table(chain->id, chain->closed.back().segment), tps, columns));
-    }
-    if (columns == t.learnt_columns) continue;
-    Topic learnt = t;
-    learnt.learnt_columns = columns;
-    WS_TRY(transaction([&]() -> Status {
-      WS_ASSIGN(Statement s,
-                db_.prepare("UPDATE _ws_topics SET learnt_columns=?2 WHERE topic_id=?1"));
-      const std::string json = json_array(columns);
-      WS_TRY(s.bind(1, t.id.value).bind_text(2, json).run());
-      return write_topic_view(db_, learnt);
-    }));
-    WS_ASSIGN(catalog_, Catalog::load(db_));
-    return true;
+    at = std::min(records * 4, records + limits::kLearnAgainRecords);
+    WS_ASSIGN(const bool changed, learn_columns(t, t.learnt_columns));
+    if (changed) return true;
   }
   return false;
+}
+
+// When they differ the catalog is another one.
+Result<bool> Engine::learn_columns(const Topic& topic, std::vector<std::string> known) {
+  const auto chain = std::find_if(chains_.begin(), chains_.end(),
+                                  [&](const Chain& c) { return c.id == topic.chain; });
+  WS_ASSIGN(const auto columns, sampled_columns(db_, *chain, topic, std::move(known)));
+  if (columns == topic.learnt_columns) return false;
+  Topic learnt = topic;
+  learnt.learnt_columns = columns;
+  WS_TRY(transaction([&]() -> Status {
+    WS_ASSIGN(Statement s,
+              db_.prepare("UPDATE _ws_topics SET learnt_columns=?2 WHERE topic_id=?1"));
+    const std::string json = json_array(columns);
+    WS_TRY(s.bind(1, learnt.id.value).bind_text(2, json).run());
+    return write_topic_view(db_, learnt);
+  }));
+  WS_ASSIGN(catalog_, Catalog::load(db_));
+  return true;
 }
 
 }  // namespace wayside

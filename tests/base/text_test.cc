@@ -70,6 +70,26 @@ TEST(Printable, NothingReachesATerminalThatCouldSteerIt) {
   EXPECT_EQ(printable("ü"), "ü");
 }
 
+TEST(Printable, NothingTurnsHidesOrBreaksALine) {
+  EXPECT_EQ(printable("a\u202E" "b"), "a\\xe2\\x80\\xaeb");
+  EXPECT_EQ(printable("\xF3\xA0\x81\x81"), "\\xf3\\xa0\\x81\\x81");  // a tag
+  for (const char* hidden : {"\u00AD", "\u061C", "\u180E", "\u200B", "\u200D", "\u200E", "\u200F",
+                             "\u2028", "\u2029", "\u202A", "\u202D", "\u2060", "\u2066", "\u2069",
+                             "\u206F", "\uFEFF", "\uFFF9", "\uFFFB", "\u3164"}) {
+    EXPECT_TRUE(printable(hidden).starts_with("\\x")) << printable(hidden);
+  }
+  EXPECT_EQ(printable("Grüße, 東京, ελ, עברית, 🙂 – “x”"), "Grüße, 東京, ελ, עברית, 🙂 – “x”");
+}
+
+TEST(Shortened, CutsBetweenCharacters) {
+  EXPECT_EQ(shortened("abc", 3), "abc");
+  EXPECT_EQ(shortened("abcd", 3), "ab…");
+  EXPECT_EQ(shortened("üüüü", 3), "üü…");
+  EXPECT_EQ(shortened("東京都庁", 2), "東…");
+  EXPECT_EQ(shortened("", 1), "");
+  EXPECT_EQ(display_width(shortened(std::string(1000, 'x'), 48)), 48U);
+}
+
 TEST(Nearest, SuggestsOnlyWhatIsNear) {
   const std::vector<std::string> names = {"truck_gps", "alarms"};
   EXPECT_EQ(nearest("truck_gp", names), "truck_gps");

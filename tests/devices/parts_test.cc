@@ -38,17 +38,6 @@ TEST(Condition, WrongOnesAreRefused) {
   }
 }
 
-TEST(DeviceTimeUnit, IsAsTheRouteSays) {
-  const auto ms = [](const char* text, TimeUnit unit) {
-    return device_time_ms({JsonScalar::Kind::number, text}, unit);
-  };
-  EXPECT_EQ(ms("1795339391", TimeUnit::s), 1'795'339'391'000);
-  EXPECT_EQ(ms("1795339391", TimeUnit::ms), 1'795'339'391);
-  EXPECT_EQ(ms("1795339391000000", TimeUnit::us), 1'795'339'391'000);
-  EXPECT_EQ(ms("1795339391000000000", TimeUnit::ns), 1'795'339'391'000);
-  EXPECT_EQ(ms("1795339391000000", TimeUnit::s), std::nullopt);
-}
-
 TEST(Parts, AByteOrderMarkIsNoPartOfThem) {
   const std::string text = "\xEF\xBB\xBF[{\"a\":1},[2, 3]]";
   Route route;

@@ -85,18 +85,5 @@ TEST(Payload, RefusesWhatIsNotJsonAndSaysWhere) {
       inspect_json(std::string(100'000, '[') + std::string(100'000, ']'), nullptr, nullptr));
 }
 
-TEST(DeviceTime, SecondsMillisecondsAndText) {
-  const auto ms = [](JsonScalar::Kind kind, const char* text) {
-    return device_time_ms({kind, text}, TimeUnit::automatic);
-  };
-  EXPECT_EQ(ms(JsonScalar::Kind::number, "1795339391"), 1'795'339'391'000);
-  EXPECT_EQ(ms(JsonScalar::Kind::number, "1795339391.5"), 1'795'339'391'500);
-  EXPECT_EQ(ms(JsonScalar::Kind::number, "1795339391250"), 1'795'339'391'250);
-  EXPECT_EQ(ms(JsonScalar::Kind::text, "2026-11-22T09:23:11.250Z"), 1'795'339'391'250);
-  EXPECT_EQ(ms(JsonScalar::Kind::text, "yesterday"), std::nullopt);
-  EXPECT_EQ(ms(JsonScalar::Kind::number, "1e300"), std::nullopt);
-  EXPECT_EQ(ms(JsonScalar::Kind::boolean, "true"), std::nullopt);
-}
-
 }  // namespace
 }  // namespace wayside

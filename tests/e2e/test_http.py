@@ -60,6 +60,81 @@ class Http(unittest.TestCase):
                 self.assertEqual(wire.read()[0], PUBACK)
             self.assertEqual(get(gateway, "/readyz"), (200, "ready\n"))
 
+    def test_a_foreign_lock_and_no_place_are_not_ready(self):
+        """Also when nothing comes that could be committed; and it is ready again by itself."""
+        with Gateway(mqtt="max_connections = 2") as gateway:
+            def not_ready():
+                status, text = get(gateway, "/readyz")
+                return text if status == 503 else ""
+            lock = sqlite3.connect(os.path.join(gateway.data_dir, "wayside.db"),
+                                   isolation_level=None, timeout=30)
+            for reading in (False, True):
+                lock.execute("BEGIN IMMEDIATE")
+                wire = Wire(gateway.port)
+                if reading:
+                    wire.send(connect_packet("device", 5))
+                text = wait_for(not_ready, "it is not ready")
+                self.assertRegex(text, "no commit could be made for \\d+ s: .*lock")
+                self.assertEqual(get(gateway, "/healthz")[0], 200)
+                lock.execute("ROLLBACK")
+                wait_for(lambda: not not_ready(), "it is ready again")
+                wire.close()
+            lock.close()
+            with Wire(gateway.port) as one, Wire(gateway.port) as two:
+                one.connect("one", 5)
+                two.connect("two", 5)
+                self.assertIn("mqtt.max_connections = 2 is reached",
+                              wait_for(not_ready, "no place is left"))
+            wait_for(lambda: not not_ready(), "there are places again")
+
+    def test_a_log_that_works_again_is_ready_without_a_reading(self):
+        with Gateway() as gateway:
+            path = gateway.data_dir + "/wayside.db"
+            os.rename(path, path + ".away")
+            with Wire(gateway.port) as wire:
+                wire.send(connect_packet("device", 5))
+                wire.expect_close()
+            self.assertIn("was removed or replaced", get(gateway, "/readyz")[1])
+            os.rename(path + ".away", path)
+            wait_for(lambda: get(gateway, "/readyz")[0] == 200, "it has tried by itself")
+
+    def test_connections_that_drip_do_not_stop_health(self):
+        """100 requests that never end, a byte now and then, and begin anew when they are closed."""
+        with Gateway() as gateway:
+            port = int(re.findall(r"http port (\d+);", gateway.log())[-1])
+            end = threading.Event()
+
+            def drip():
+                while not end.is_set():
+                    try:
+                        with socket.create_connection(("127.0.0.1", port), timeout=5) as s:
+                            s.sendall(b"GET /healthz HTTP/1.1\r\nX: ")
+                            while not end.wait(0.5):
+                                s.sendall(b"x")
+                    except OSError:
+                        end.wait(0.1)
+            threads = [threading.Thread(target=drip, daemon=True) for _ in range(100)]
+            for t in threads:
+                t.start()
+            try:
+                answered = 0
+
+                def many_in_a_row():
+                    nonlocal answered
+                    try:
+                        with urllib.request.urlopen(f"http://127.0.0.1:{port}/healthz",
+                                                    timeout=2) as a:
+                            answered = answered + 1 if a.status == 200 else 0
+                    except OSError:
+                        answered = 0
+                    return answered >= 20
+                wait_for(many_in_a_row, "20 answers, each within 2 s, one after another")
+            finally:
+                end.set()
+                for t in threads:
+                    t.join()
+            self.assertEqual(get(gateway, "/healthz")[0], 200)
+
     def test_metrics_are_prometheus_text(self):
         with Receiver() as receiver:
             tail = (f'[[bridge]]\nname = "cloud"\ntopics = ["raw"]\nto = "{receiver.url}"\n'
@@ -131,7 +206,8 @@ class Discards(unittest.TestCase):
             for path in glob.glob(os.path.join(ROOT, folder, "*.cc")):
                 with open(path, encoding="utf-8") as f:
                     source = f.read()
-                names |= set(re.findall(r'"((?:refused|quarantined|quarantine|deleted|subscribe)'
+                names |= set(re.findall(r'"((?:refused|quarantined|quarantine|deleted|subscribe'
+                                        r'|retained)'
                                         r'\.[a-z_]+)"', source))
                 if path.endswith("ingest.cc"):
                     names |= {f"quarantined.{n}" for n in
@@ -150,11 +226,12 @@ class Discards(unittest.TestCase):
             tail = (f'[[bridge]]\nname = "cloud"\ntopics = ["raw"]\nto = "{receiver.url}"\n'
                     'linger = "5ms"\nretry_max = "100ms"\n[storage]\nsegment_rows = 100\n')
             with Gateway(commit='linger = "2ms"', topics=topics, tail=tail,
-                         mqtt='max_connections = 3\nmax_packet = "64KiB"') as gateway:
+                         mqtt='max_connections = 5\nmax_packet = "64KiB"') as gateway:
                 self.walk(gateway, receiver)
                 counted = dict(gateway.sql("SELECT name, value FROM _ws_counters"))
                 elsewhere = {
                     "subscribe.session_lost": "test_subscribe.py",
+                    "retained.known": "test_subscribe.py",
                     "quarantined.refused_by_program": "test_programs.py",
                     **{f"refused.{why}": "test_attacks.py" for why in
                        ("address", "idle", "memory", "silent")},

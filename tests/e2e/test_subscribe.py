@@ -54,12 +54,12 @@ class Broker:
     def forget(self):
         os.unlink(os.path.join(self.directory, "mosquitto.db"))
 
-    def publish(self, payloads, topic="fleet/7/gps", qos=1):
+    def publish(self, payloads, topic="fleet/7/gps", qos=1, retain=False):
         client = paho.Client()
         client.connect("127.0.0.1", self.port)
         client.loop_start()
         for p in payloads:
-            client.publish(topic, p, qos).wait_for_publish(DEADLINE_S)
+            client.publish(topic, p, qos, retain).wait_for_publish(DEADLINE_S)
         client.disconnect()
         client.loop_stop()
 
@@ -103,6 +103,69 @@ class Subscribe(unittest.TestCase):
             sources = gateway.sql("SELECT client_id, mqtt_topic FROM _ws_sources ORDER BY 2")
             self.assertEqual(sources, [("gw", "fleet/7/gps"), ("gw", "fleet/nobody")])
             self.assertEqual(state(gateway)["received"], 51)
+
+    def test_a_retained_value_that_is_known_is_no_news(self):
+        """The broker sends what it has retained at each subscription."""
+        with Broker() as broker, Gateway(tail=subscribe(broker)) as gateway:
+            def settled(known):
+                wait_for(lambda: connected(gateway) and state(gateway)["known_replays"] == known,
+                         f"{known} replays are known")
+
+            def forget_session():  # what is retained stays
+                client = paho.Client("gw", clean_session=True)
+                client.connect("127.0.0.1", broker.port)
+                client.loop_start()
+                wait_for(client.is_connected, "our session is ended")
+                client.disconnect()
+                client.loop_stop()
+            wait_for(lambda: connected(gateway), "it is connected")
+            gateway.stop()
+            forget_session()
+            for i in range(5):
+                broker.publish([f'{{"n":{i}}}'], f"fleet/{i}/gps", retain=True)
+            gateway.start()
+            wait_for(lambda: len(gateway.values()) == 5, "what was retained is stored, once")
+            attributes = "SELECT attrs, count(*) FROM _ws_chain_1 GROUP BY attrs & 4"
+            self.assertEqual([n for a, n in gateway.sql(attributes) if a & 4], [5])
+            for kill in (False, True, False):
+                gateway.kill() if kill else gateway.stop()
+                forget_session()
+                gateway.start()
+                settled(5)
+                self.assertEqual(len(gateway.values()), 5)
+            # What came when it was published is known, too; also after a kill.
+            broker.publish(['{"n":"new"}'], "fleet/0/gps", retain=True)
+            wait_for(lambda: len(gateway.values()) == 6, "it is stored")
+            # A value that the broker keeps for ever beside others that it does not keep.
+            broker.publish(['{"n":"passing"}'], "fleet/1/gps")
+            wait_for(lambda: len(gateway.values()) == 7, "it is stored")
+            gateway.kill()
+            forget_session()
+            gateway.start()
+            settled(5)
+            self.assertEqual(len(gateway.values()), 7)
+            # What differs is news, whoever was away when it was published.
+            gateway.stop()
+            forget_session()
+            broker.publish(['{"n":"later"}'], "fleet/2/gps", retain=True)
+            gateway.start()
+            settled(4)
+            wait_for(lambda: gateway.values()[7:] == ['{"n":"later"}'], "it is stored")
+            gateway.stop()
+            counted = dict(gateway.sql("SELECT name, value FROM _ws_counters"))
+            self.assertGreaterEqual(counted["retained.known"], 14)  # a kill forgets some
+
+    def test_another_filter_ends_the_one_before(self):
+        with Broker() as broker, Gateway(tail=subscribe(broker)) as gateway:
+            wait_for(lambda: connected(gateway), "it is connected")
+            gateway.edit('filter = "fleet/#"', 'filter = "raw/#"')
+            gateway.stop()
+            gateway.start()
+            wait_for(lambda: connected(gateway), "it is connected again")
+            broker.publish(readings(3))
+            broker.publish(["z"], "raw/1")
+            wait_for(lambda: gateway.values("raw") == ["z"], "by the new filter")
+            self.assertEqual(gateway.values(), [])
 
     def test_what_comes_while_the_gateway_is_away_waits_at_the_broker(self):
         with Broker() as broker, Gateway(tail=subscribe(broker)) as gateway:

@@ -73,7 +73,9 @@ TEST_P(Golden, IsSurveyedWithoutMigration) {
     }
   }
   EXPECT_EQ(must(reader.latest(*catalog.find("truck_gps"), INT64_MIN)).size(), 1U);
-  EXPECT_FALSE(must(reader.sources()).empty());
+  std::size_t sources = 0;
+  EXPECT_TRUE(reader.sources([&](const Source&) { ++sources; }));
+  EXPECT_GT(sources, 0U);
   (void)must(reader.settled());
   (void)must(reader.deleted());
   (void)must(reader.positions(""));
