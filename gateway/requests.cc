@@ -391,8 +391,8 @@ std::string Gateway::not_ready() const {
   if (!w.sidecar_error.empty()) reasons.push_back(w.sidecar_error);
   if (const std::int64_t most = plan_.config.mqtt.max_connections;
       static_cast<std::int64_t>(listener_->connections()) >= most) {
-    reasons.push_back(cat("mqtt.max_connections = ", most, " is reached: a new device is refused, or takes "
-                                                   "the place of another"));
+    reasons.push_back(cat("mqtt.max_connections = ", most,
+                          " is reached: a new device is refused, or takes another's place"));
   }
   std::string out;
   for (const std::string& r : reasons) out += (out.empty() ? "" : "; ") + r;

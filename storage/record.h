@@ -64,4 +64,13 @@ using Header = std::pair<std::string, std::optional<std::string>>;
 void append_record_json(std::string& out, std::string_view topic, std::int32_t partition,
                         Offset offset, const Record& record);
 
+// Who sent a record. Shared by all records of a client on a topic; `id` belongs to the writer.
+struct Source {
+  std::string client_id;
+  std::string mqtt_topic;
+  std::int64_t id = 0;       // row of the dictionary; 0: not looked up yet; -1: it is full
+  std::int64_t era = 0;      // in which it was looked up; the writer's
+  std::uint64_t origin = 0;  // a number for the network address; 0: the gateway itself
+};
+
 }  // namespace wayside
