@@ -55,7 +55,8 @@ void print_one(const BridgeConfig& config, const Lag& lag, const Json* live, boo
 
 Status status(const BridgeArgs& args) {
   WS_ASSIGN(OpenedLog log, open_log(args.config));
-  const auto live = ask_gateway(log.plan.config.data_dir, R"({"do":"status"})");
+  // Of a gateway that does not run: nothing.
+  const Json live = ask_gateway(log.plan.config.data_dir, R"({"do":"status"})").value_or(Json());
   WS_ASSIGN(const auto counters, log.reader.counters());
   std::string json = "[";
   bool found = false;
@@ -69,7 +70,7 @@ Status status(const BridgeArgs& args) {
       if (name == cat("expired_unsent.", b.name)) expired = n;
     }
     const Json* one = nullptr;
-    for (const Json& candidate : live ? live->list("bridges") : Json().list("")) {
+    for (const Json& candidate : live.list("bridges")) {
       if (candidate.text("name") == b.name) one = &candidate;
     }
     if (!args.json) {
