@@ -237,6 +237,9 @@ void FaultVfs::write_after_cut(const std::string& directory) const {
     }
   }
   for (const auto& [name, image] : after_cut_) {
+    // The same file as before: in another one the log would be a copy, and know it.
+    std::error_code none;
+    std::filesystem::rename(directory_ + "/" + name, directory + "/" + name, none);
     std::ofstream out(directory + "/" + name, std::ios::binary | std::ios::trunc);
     out.write(reinterpret_cast<const char*>(image.data()),
               static_cast<std::streamsize>(image.size()));
