@@ -1,25 +1,33 @@
 #!/bin/sh
-# Installs the Debian packages that are missing: packages.sh build | test | arm64
-# With sudo only when not root.
+# Installs the Debian packages that are missing: packages.sh build | test | cross | clang
+# With sudo only when not root. "packages.sh list libraries" (or another list) prints it.
 set -eu
 
-build="g++ cmake ninja-build pkg-config ca-certificates libsqlite3-dev libasio-dev
-  libtomlplusplus-dev nlohmann-json3-dev libspdlog-dev libcli11-dev libexpected-dev
-  libcurl4-openssl-dev libpaho-mqttpp-dev libpaho-mqtt-dev libssl-dev libmicrohttpd-dev
-  zlib1g-dev libhowardhinnant-date-dev tzdata sqlite3 python3"
-test="$build libgtest-dev ccache mosquitto mosquitto-clients python3-paho-mqtt nodejs node-mqtt strace
-  mmdebstrap systemd-container faketime"
-arm64="g++-aarch64-linux-gnu qemu-user-static libsqlite3-dev:arm64 libspdlog-dev:arm64
-  libtomlplusplus-dev:arm64 libcurl4-openssl-dev:arm64 libpaho-mqttpp-dev:arm64
-  libpaho-mqtt-dev:arm64 libssl-dev:arm64 libmicrohttpd-dev:arm64 zlib1g-dev:arm64 libgtest-dev:arm64
-  libhowardhinnant-date-dev:arm64"
+libraries="libsqlite3-dev libasio-dev libtomlplusplus-dev nlohmann-json3-dev libspdlog-dev
+  libcli11-dev libexpected-dev libcurl4-openssl-dev libpaho-mqttpp-dev libpaho-mqtt-dev libssl-dev
+  libmicrohttpd-dev zlib1g-dev libhowardhinnant-date-dev"
+build="g++ cmake ninja-build pkg-config ca-certificates $libraries tzdata sqlite3 python3"
+libraries="$libraries libgtest-dev"
+test="$build libgtest-dev ccache mosquitto mosquitto-clients python3-paho-mqtt nodejs node-mqtt
+  strace mmdebstrap systemd-container faketime"
+# The libraries of the other architectures are not installed here: cmake/root.sh.
+cross="g++-aarch64-linux-gnu g++-arm-linux-gnueabihf qemu-user-static"
+clang="clang-14 libclang-rt-14-dev"
 
-case "${1:-}" in
+list=${1:-}
+[ "$list" != list ] || list=${2:-}
+case "$list" in
+  libraries) wanted=$libraries ;;
   build) wanted=$build ;;
   test) wanted=$test ;;
-  arm64) wanted=$arm64 ;;
-  *) echo "usage: $0 build|test|arm64" >&2; exit 2 ;;
+  cross) wanted=$cross ;;
+  clang) wanted=$clang ;;
+  *) echo "usage: $0 [list] libraries|build|test|cross|clang" >&2; exit 2 ;;
 esac
+if [ "$1" = list ]; then
+  echo $wanted
+  exit 0
+fi
 
 missing=""
 for package in $wanted; do
@@ -33,9 +41,7 @@ if ! command -v apt-get >/dev/null; then
   echo "this needs the Debian packages:$missing" >&2
   exit 1
 fi
-if [ "$1" = arm64 ] && ! dpkg --print-foreign-architectures | grep -qx arm64; then
-  $as_root dpkg --add-architecture arm64
-fi
 echo "installing:$missing"
 $as_root apt-get update -qq
-$as_root env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $missing >/dev/null
+$as_root env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq \
+  -o Acquire::Retries=5 --no-install-recommends $missing >/dev/null

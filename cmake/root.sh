@@ -25,7 +25,7 @@ case "$name" in
     ;;
   trixie)
     suite=trixie
-    packages="$libraries g++ ccache cmake ninja-build pkg-config python3"
+    packages="$libraries g++ ccache cmake ninja-build pkg-config python3 tzdata"
     ;;
   *)
     echo "usage: $0 arm64|armhf | trixie COMMAND..." >&2
@@ -44,12 +44,17 @@ mirror() {
   echo "${uri:-http://deb.debian.org/debian}"
 }
 
-# bootstrap TARGET OPTIONS...
+# bootstrap TARGET OPTIONS...; a mirror may fail once.
 bootstrap() {
-  local target=$1
+  local target=$1 try
   shift
-  $as_root mmdebstrap --quiet --aptopt='APT::Install-Recommends "false"' \
-    --include="$(tr -s ' \n' , <<<"$packages")" "$@" "$suite" "$target" "$(mirror)" >&2
+  for try in 1 2 3; do
+    $as_root rm -rf --one-file-system "$target"
+    $as_root mmdebstrap --quiet --aptopt='APT::Install-Recommends "false"' \
+      --aptopt='Acquire::Retries "5"' --include="$(tr -s ' \n' , <<<"$packages")" "$@" \
+      "$suite" "$target" "$(mirror)" >&2 && return
+  done
+  return 1
 }
 
 # Only unpacked: nothing of the other architecture runs here, so that neither the kernel nor apt
