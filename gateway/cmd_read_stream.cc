@@ -125,7 +125,8 @@ class Stream {
   }
 
   [[nodiscard]] bool can_give() const {
-    return !draining_ && !at_end_ && out_.empty() && window_.records() < window_records() &&
+    return !draining_ && !at_end_ && !broken_ && out_.empty() &&
+           window_.records() < window_records() &&
            window_.bytes() < limits::kStreamWindowBytesMax;
   }
 
@@ -205,7 +206,8 @@ class Stream {
   void look_whether_it_is_over() {
     const std::int64_t now = clock_.steady_ms();
     const std::size_t left = window_.records();
-    if (ended_ || input_closed_ || broken_) {
+    // What it said before it went away may be on its way still.
+    if (ended_ || input_closed_ || (broken_ && now >= broken_ms_ + kFlushMs)) {
       if (left > 0) {
         say(cat(left, " records were given and not acknowledged; they come again"));
         if (!ended_) {
@@ -255,6 +257,7 @@ class Stream {
     }
     if (n < 0 && errno != EAGAIN && errno != EINTR) {
       broken_ = true;
+      broken_ms_ = clock_.steady_ms();
       out_.clear();
     }
     if (n > 0) out_.erase(0, static_cast<std::size_t>(n));
@@ -334,6 +337,7 @@ class Stream {
   Status result_;
   std::int64_t batch_ = 0, given_ = 0;
   std::int64_t word_ms_ = 0, pinged_ms_ = 0;  // steady; the program's last word, our last ping
+  std::int64_t broken_ms_ = 0;                // steady; it does not take what we say any more
   std::int64_t drain_until_ms_ = 0;           // steady; 0: as long as it takes
   std::string drain_reason_;
   bool waiting_ = true, told_to_wait_ = false;  // not the active reader

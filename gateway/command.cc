@@ -100,9 +100,13 @@ Result<int> start_command(const Command& command, const ChildEnds& ends) {
   std::vector<std::string> texts;
   std::vector<char*> environment;
   for (char** e = environ; *e != nullptr; ++e) {
-    if (std::strncmp(*e, "WAYSIDE_", 8) != 0) environment.push_back(*e);
+    const std::string_view entry(*e);
+    const bool replaced = std::any_of(
+        command.environment.begin(), command.environment.end(),
+        [&](const auto& own) { return entry.substr(0, entry.find('=')) == own.first; });
+    if (!replaced) environment.push_back(*e);
   }
-  for (const auto& [name, value] : command.environment) texts.push_back(cat(name, "=", value));
+  for (const auto& own : command.environment) texts.push_back(cat(own.first, "=", own.second));
   for (std::string& t : texts) environment.push_back(t.data());
   environment.push_back(nullptr);
   std::string shell = "sh", flag = "-c", text = command.text;

@@ -237,7 +237,10 @@ class Exec(unittest.TestCase):
         with Site() as site:
             publish(site, [0, 5, 10])  # of one truck, so of one partition
             out = os.path.join(site.directory, "env")
-            site.exec(f"env | grep ^WAYSIDE_ | sort > {out}; cat > {out}.in", "-n", "2", check=0)
+            site.cli("read", "truck_gps", "--group", "g", "-n", "2", "--exec",
+                     f"env | grep ^WAYSIDE_ | sort > {out}; cat > {out}.in", check=0,
+                     env={"PATH": os.environ["PATH"], "WAYSIDE_TRY": "7",
+                          "WAYSIDE_MINE": "kept"})
             with open(out, encoding="utf-8") as f:
                 found = dict(line.rstrip("\n").split("=", 1) for line in f)
             with open(out + ".in", encoding="utf-8") as f:
@@ -245,7 +248,8 @@ class Exec(unittest.TestCase):
             first, last = (f"{r['partition']}:{r['offset']}" for r in (records[0], records[-1]))
             self.assertEqual(found, {"WAYSIDE_TOPIC": "truck_gps", "WAYSIDE_GROUP": "g",
                                      "WAYSIDE_RECORDS": "2", "WAYSIDE_FIRST": first,
-                                     "WAYSIDE_LAST": last, "WAYSIDE_TRY": "1"})
+                                     "WAYSIDE_LAST": last, "WAYSIDE_TRY": "1",
+                                     "WAYSIDE_MINE": "kept"})
             self.assertEqual(set(records[0]), {"topic", "partition", "offset", "timestamp", "key",
                                                "value", "headers"})
             site.exec(f"cat > {out}.raw", "--format", "raw", check=0)
@@ -560,6 +564,16 @@ class Stream(unittest.TestCase):
                 self.assertIn("told to end", program.wait("end")["reason"])
                 self.assertEqual(program.close(), 0)
             self.assertEqual(lag(site), 3)
+
+    def test_the_last_words_of_a_program_count(self):
+        with Site() as site:
+            publish(site, range(40))
+            # It reads no more, so that writing to it fails, and its acknowledgement comes later.
+            command = ("read hello; read assigned; read records; exec <&-; sleep 0.3;"
+                       " echo '{\"do\":\"ack\",\"batch\":1}'")
+            site.cli("read", "truck_gps", "-g", "g", "--stream", "--batch", "5", "--exec", command,
+                     check=1)
+            self.assertEqual(lag(site), 35)
 
     def test_over_the_pipes_of_a_command(self):
         with Site() as site:
