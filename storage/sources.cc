@@ -13,7 +13,8 @@ namespace {
 
 constexpr std::int64_t kPassEveryMs = 600'000;     // rows are looked at this often at most,
 constexpr std::int64_t kPassInNeedEveryMs = 60'000;  // and this often when names are refused
-constexpr int kRowsPerStep = 500;
+constexpr std::int64_t kSearchEveryMs = 3'600'000;
+constexpr int kRowsPerStep = 500, kRecordsPerStep = 2000, kWantedMost = 20'000;
 
 // What a row takes of the database: it is in the table and in the index, whose pages are two thirds
 // full; what does not fit beside three others on a page of the index takes a page of its own.
@@ -132,6 +133,10 @@ Status Sources::begin_pass() {
 Result<bool> Sources::forget_some() {
   Engine& e = engine_;
   const std::int64_t now = e.clock_.steady_ms();
+  if (!wanted_.empty()) {
+    WS_TRY(search());
+    return false;
+  }
   if (!passing_) {
     const std::int64_t every = refused_ ? kPassInNeedEveryMs : kPassEveryMs;
     if (now - last_pass_ms_ < every) return false;
@@ -145,6 +150,11 @@ Result<bool> Sources::forget_some() {
     WS_TRY(begin_pass());
     if (!passing_) return false;
   }
+  return pass();
+}
+
+Result<bool> Sources::pass() {
+  Engine& e = engine_;
   sort_used();
   std::vector<std::int64_t> unused, gone;
   std::int64_t gone_bytes = 0;
@@ -185,11 +195,11 @@ Result<bool> Sources::forget_some() {
     bytes_ -= gone_bytes;
     forgot_ = forgot_ || !gone.empty();
   }
-  if (rows < kRowsPerStep) end_pass();
+  if (rows < kRowsPerStep) WS_TRY(end_pass());
   return passing_;
 }
 
-void Sources::end_pass() {
+Status Sources::end_pass() {
   passing_ = false;
   if (bytes_ <= bytes_most() / 2) share_.clear();
   if (forgot_) refused_ = false;
@@ -198,6 +208,95 @@ void Sources::end_pass() {
   sorted_ = 0;
   era_first_seq_ = engine_.positions_.next_seq;
   ++era_;  // every source is looked up once more, those that were refused, too
+  return refused_ ? begin_search() : Status{};
+}
+
+// A topic that is kept for ever has old segments, and what they name stays. Which names that is can
+// only be found by looking at every record, a part at a time.
+Status Sources::begin_search() {
+  Engine& e = engine_;
+  if (e.clock_.steady_ms() - last_search_ms_ < kSearchEveryMs) return {};
+  last_search_ms_ = e.clock_.steady_ms();
+  WS_ASSIGN(Statement ids, e.db_.prepare("SELECT src FROM _ws_sources WHERE unused_from_seq IS NOT"
+                                         " NULL AND src >= ?1 AND src < ?2 ORDER BY src LIMIT ?3"));
+  ids.bind(1, keep_below_).bind(2, last_id_).bind(3, kWantedMost);
+  for (;;) {
+    WS_ASSIGN(const bool row, ids.step());
+    if (!row) break;
+    wanted_.push_back(ids.integer(0));
+  }
+  found_.assign(wanted_.size(), false);
+  tables_.clear();
+  seq_ = INT64_MIN;
+  WS_ASSIGN(Statement tables, e.db_.prepare("SELECT chain, segment FROM _ws_segments"));
+  for (;;) {
+    WS_ASSIGN(const bool row, tables.step());
+    if (!row) return {};
+    tables_.push_back(segment_table(ChainId(static_cast<std::int32_t>(tables.integer(0))),
+                                    tables.integer(1)));
+  }
+}
+
+// What is appended meanwhile has looked its source up, which is not unused any more then.
+Status Sources::search() {
+  Engine& e = engine_;
+  if (tables_.empty()) return forget_what_was_not_found();
+  WS_ASSIGN(const std::int64_t there,
+            e.db_.number(cat("SELECT count(*) FROM sqlite_schema WHERE name=",
+                             quoted_text(tables_.back()))));
+  int rows = 0;
+  if (there > 0) {
+    WS_ASSIGN(Statement s, e.db_.prepare(cat("SELECT seq, src FROM ", tables_.back(),
+                                             " WHERE seq > ?1 ORDER BY seq LIMIT ",
+                                             kRecordsPerStep)));
+    s.bind(1, seq_);
+    for (;; ++rows) {
+      WS_ASSIGN(const bool row, s.step());
+      if (!row) break;
+      seq_ = s.integer(0);
+      const auto at = std::lower_bound(wanted_.begin(), wanted_.end(), s.integer(1));
+      if (at != wanted_.end() && *at == s.integer(1)) {
+        found_[static_cast<std::size_t>(at - wanted_.begin())] = true;
+      }
+    }
+  }
+  if (rows == kRecordsPerStep) return {};
+  tables_.pop_back();
+  seq_ = INT64_MIN;
+  return {};
+}
+
+Status Sources::forget_what_was_not_found() {
+  Engine& e = engine_;
+  std::int64_t gone_bytes = 0;
+  int gone = 0;
+  const Status status = e.transaction([&]() -> Status {
+    WS_ASSIGN(Statement drop,
+              e.db_.prepare("DELETE FROM _ws_sources WHERE src=?1 AND unused_from_seq IS NOT NULL"
+                            " RETURNING length(CAST(client_id AS BLOB)),"
+                            " length(CAST(mqtt_topic AS BLOB))"));
+    for (; !wanted_.empty() && gone < kRowsPerStep; wanted_.pop_back()) {
+      if (found_[wanted_.size() - 1]) continue;
+      WS_ASSIGN(const bool row, drop.bind(1, wanted_.back()).step());
+      if (row) {
+        gone_bytes += cost_of(static_cast<std::size_t>(drop.integer(0)),
+                              static_cast<std::size_t>(drop.integer(1)));
+        ++gone;
+      }
+      drop.reset();
+    }
+    return {};
+  });
+  if (!status) {
+    wanted_.clear();
+    return status;
+  }
+  bytes_ -= gone_bytes;
+  if (gone > 0) {
+    refused_ = false;
+    ++era_;
+  }
+  return {};
 }
 
 }  // namespace wayside

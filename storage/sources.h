@@ -10,6 +10,7 @@
 
 #include <cstdint>
 #include <memory>
+#include <string>
 #include <vector>
 
 #include "storage/batch.h"
@@ -42,7 +43,11 @@ class Sources {
   void note_used(std::int64_t id);
   void sort_used();
   [[nodiscard]] Status begin_pass();
-  void end_pass();
+  [[nodiscard]] Result<bool> pass();
+  [[nodiscard]] Status end_pass();
+  [[nodiscard]] Status begin_search();
+  [[nodiscard]] Status search();
+  [[nodiscard]] Status forget_what_was_not_found();
 
   Engine& engine_;
   Statement find_, add_, use_;
@@ -59,6 +64,11 @@ class Sources {
   // Of the pass that is under way.
   bool passing_ = false, forgot_ = false;
   std::int64_t cursor_ = 0, oldest_seq_ = 0, keep_below_ = 0, last_id_ = 0;
+  // Where names are short, and old segments never expire: which of these no record names.
+  std::vector<std::int64_t> wanted_;  // sorted
+  std::vector<bool> found_;           // by place in wanted_
+  std::vector<std::string> tables_;   // still to be searched, the last one first, behind seq_
+  std::int64_t seq_ = INT64_MIN, last_search_ms_ = INT64_MIN / 2;
 };
 
 }  // namespace wayside

@@ -161,6 +161,42 @@ TEST_F(OwnRoomTest, ANameIsForgottenWithItsLastRecordAndNoIdIsGivenTwice) {
       << "every record names one that is there";
 }
 
+TEST_F(OwnRoomTest, ATopicKeptForEverKeepsItsNamesAndNoOthers) {
+  must(engine->ensure_topics(std::vector<TopicSpec>{{"a", 1, 7 * kDay, kUnbounded, {}},
+                                                    {"f", 1, kForever, kUnbounded, {}}}));
+  const TpId for_ever = engine->catalog().find("f")->partitions.at(0).tp;
+  const auto old = source("old", "t", 1);
+  Append kept = reading(for_ever, "k", "v");
+  kept.source = old;
+  must(commit(*engine, {kept}));
+  std::shared_ptr<Source> last;
+  for (int i = 0; last == nullptr || last->id > 0; ++i) {
+    std::vector<Op> ops;
+    for (int k = 0; k < 100; ++k) {
+      last = source("flood", std::to_string(i * 100 + k) + std::string(200, 't'), 0);
+      ops.emplace_back(reading(tp(), "k", "v"));
+      std::get<Append>(ops.back()).source = last;
+    }
+    must(commit(*engine, ops));
+    must(engine->roll_full_segments());
+  }
+  const auto device = source("device", std::string(300, 't'), 2);
+  send(device);
+  EXPECT_EQ(device->id, -1) << "while there is no room";
+  for (int day = 0; day < 12; ++day) {
+    send(device, 1000);
+    clock.advance(kDay);
+    maintain(400'000);
+  }
+  send(device);
+  EXPECT_GT(device->id, 0);
+  EXPECT_EQ(number("SELECT count(*) FROM _ws_sources WHERE client_id='old'"), 1);
+  EXPECT_LT(number("SELECT count(*) FROM _ws_sources WHERE client_id='flood'"), 100);
+  EXPECT_EQ(number("SELECT count(*) FROM _ws_chain_1 WHERE src NOT IN (SELECT src FROM"
+                   " _ws_sources)"),
+            0);
+}
+
 TEST_F(OwnRoomTest, TheHighestIdStaysSoThatItIsNotGivenAgain) {
   const auto first = source("first", "t", 1);
   send(first, 1000);
