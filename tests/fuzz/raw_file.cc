@@ -48,16 +48,18 @@ struct Base {
     auto engine = must(Engine::open(options, clock, logger), "a log can be made");
     const TopicSpec spec{"a", 2, kForever, kUnbounded, {}};
     (void)must(engine->ensure_topics({&spec, 1}), "a topic can be made");
-    for (int i = 0; i < 30; ++i) {
-      clock.advance(10);
-      Append a;
-      a.tp = engine->catalog().find("a")->partitions[static_cast<std::size_t>(i) % 2].tp;
-      a.record.key = "key";
-      a.record.value = std::string(i % 10 == 9 ? 9000U : 100U, static_cast<char>('a' + i % 26));
+    for (int i = 0; i < 30;) {
       Batch batch;
-      batch.ops.emplace_back(std::move(a));
+      do {
+        clock.advance(10);
+        Append a;
+        a.tp = engine->catalog().find("a")->partitions[static_cast<std::size_t>(i) % 2].tp;
+        a.record.key = "key";
+        a.record.value = std::string(i % 10 == 9 ? 9000U : 100U, static_cast<char>('a' + i % 26));
+        batch.ops.emplace_back(std::move(a));
+      } while (++i % 6 != 0);
       must(engine->begin(), "a commit begins");
-      must(engine->commit({&batch, 1}), "a record is committed");
+      must(engine->commit({&batch, 1}), "records are committed");
       must(engine->roll_full_segments(), "a segment is rolled");
     }
     return engine;
