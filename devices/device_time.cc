@@ -170,13 +170,15 @@ Result<std::int64_t> read_calendar(std::string_view text, const TimeZone* zone) 
 }
 
 std::optional<double> read_number(std::string_view text) {
-  std::string with_point(text);
-  if (const std::size_t comma = with_point.find(','); comma != std::string::npos) {
+  std::string with_point;  // of one that is written with a comma
+  if (const std::size_t comma = text.find(','); comma != std::string_view::npos) {
+    with_point = text;
     with_point[comma] = '.';
+    text = with_point;
   }
   double number = 0;
-  const char* end = with_point.data() + with_point.size();
-  const auto r = std::from_chars(with_point.data(), end, number);
+  const char* end = text.data() + text.size();
+  const auto r = std::from_chars(text.data(), end, number);
   if (r.ec != std::errc{} || r.ptr != end || !std::isfinite(number)) return std::nullopt;
   return number;
 }

@@ -240,6 +240,9 @@ void print_text(const Picture& p) {
   for (const Json& s : p.live ? p.live->list("subscriptions") : Json::Array{}) {
     line("subscribed", cat(printable(s.text("client_id")), " at ", printable(s.text("broker")),
                            ": ", s.text("state"), "; ", s.number("received"), " readings",
+                           s.number("known_replays") > 0
+                               ? cat(", ", s.number("known_replays"), " of them known already")
+                               : std::string(),
                            s.number("sessions_lost") > 0 ? cat("; the broker forgot our session ",
                                                                s.number("sessions_lost"), " times")
                                                          : std::string()));

@@ -264,6 +264,12 @@ struct Subscriber::Impl final : public mqtt::callback {
           CheckReplay{resolved.source, crc32c(0, payload), message.is_retained(), false});
       const auto made = ingest->make(resolved, payload, message.is_retained(), batch.ops);
       for (Count& c : made.counts()) batch.ops.emplace_back(std::move(c));
+      if (!made.time_fault.empty()) {
+        logger.repeated(LogLevel::warning, cat("time.", config.client_id),
+                        cat("subscription ", printable(config.client_id), ", ",
+                            printable(message.get_topic()), ": its time is not taken: ",
+                            made.time_fault));
+      }
     }
     auto promise = std::make_shared<std::promise<Status>>();
     bool known_replay = false;
