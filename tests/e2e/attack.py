@@ -13,9 +13,9 @@ from harness import (CONNACK, PUBACK, WAYSIDE, Closed, Gateway, Wire, connect_pa
                      publish_packet, varint, wait_for)
 
 LONG = os.environ.get("WAYSIDE_ATTACKS") == "1"
-MEMORY_MAX = 256 << 20
 MB = 1 << 20
 FACTOR = int(os.environ.get("MEMORY_FACTOR", "1"))  # of a sanitized program
+MEMORY_MAX = 256 * MB * FACTOR
 PEAK_MB, REST_MB = 60 * FACTOR, 45 * FACTOR
 FOR_EVER = b"\x11\xff\xff\xff\xff"  # Session Expiry Interval
 
