@@ -28,8 +28,25 @@ inline constexpr std::size_t kReadBytes = 64 * 1024;
 // again.
 inline constexpr std::size_t kTopicCacheMax = 64;
 inline constexpr std::size_t kTopicCacheBytesMax = 32 * 1024;
-// MQTT 5 topic aliases a client may use on a connection: each is a topic name in memory.
+// MQTT 5 topic aliases that mqtt.topic_alias_maximum may allow: each is a topic name in memory.
 inline constexpr std::uint16_t kTopicAliasMax = 32;
+// Of a reading above mqtt.max_packet so much is kept, to tell what it was; the rest is skipped.
+inline constexpr std::size_t kOversizedHeadBytes = 4096;
+// Record headers made of a reading's MQTT 5 properties: what is beyond is dropped, and said.
+inline constexpr std::size_t kHeaderBytesMax = 16 * 1024;
+// ... and of all records together that one reading is split into, each of which has them.
+inline constexpr std::size_t kSplitHeaderBytesMax = 1024 * 1024;
+// A peer that is silent for so long is asked by TCP whether it is there, so often, at this interval:
+// one that has vanished is known after two minutes, whatever its MQTT keep-alive is.
+inline constexpr int kTcpKeepIdleS = 60;
+inline constexpr int kTcpKeepProbes = 4;
+inline constexpr int kTcpKeepIntervalS = 15;
+// So many bytes of a packet that is not complete show that its sender is alive, as a packet does:
+// on a slow link a large reading takes longer than a keep-alive.
+inline constexpr std::size_t kAliveBytes = 1000;
+// Filters of a refused SUBSCRIBE that are named to the technician.
+inline constexpr std::size_t kNamedFiltersMax = 3;
+inline constexpr std::size_t kNamedFilterBytes = 100;
 // A device's MQTT topic is stored with what it sends, and remembered.
 inline constexpr std::size_t kTopicBytesMax = 1024;
 // A CONNECT, from a client that nobody knows yet: its will is the largest part.

@@ -94,6 +94,12 @@ bool is_valid_utf8(std::string_view s) {
   return every_code_point(s, [](std::uint32_t) { return false; });
 }
 
+std::string_view utf8_beginning(std::string_view s, std::size_t most) {
+  if (s.size() <= most) return s;
+  while (most > 0 && (static_cast<unsigned char>(s[most]) & 0xC0) == 0x80) --most;
+  return s.substr(0, most);
+}
+
 bool is_mqtt_utf8(std::string_view s) {
   return every_code_point(s, [](std::uint32_t cp) { return cp == 0; });
 }

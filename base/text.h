@@ -40,6 +40,8 @@ template <class... A>
 [[nodiscard]] bool is_valid_utf8(std::string_view s);
 // UTF-8 as MQTT wants it [MQTT-1.5.4-1/2]: valid, no U+0000, no surrogates.
 [[nodiscard]] bool is_mqtt_utf8(std::string_view s);
+// Its first `most` bytes, and fewer where those would end within a character.
+[[nodiscard]] std::string_view utf8_beginning(std::string_view s, std::size_t most);
 
 // Appends `s` as a JSON string with its quotes. REQUIRES: s is valid UTF-8.
 void append_json_string(std::string& out, std::string_view s);

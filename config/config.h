@@ -24,8 +24,9 @@ struct CommitConfig {
 struct MqttConfig {
   std::string listen;
   std::int64_t max_connections = 0, receive_maximum = 0, max_packet_bytes = 0;
-  std::int64_t session_expiry_max_ms = 0;
   std::int64_t client_id_bytes_max = 0, max_silent_per_address = 0, max_connections_per_address = 0;
+  std::int64_t session_expiry_max_ms = 0, topic_alias_maximum = 0, idle_max_ms = 0;
+  bool quarantine_oversized = true, grant_subscriptions = false;
 };
 struct StorageConfig {
   std::int64_t budget_bytes = 0, keep_free_bytes = 0, segment_rows = 0;

@@ -51,8 +51,7 @@ const auto kKeys = std::to_array<Key>({
   {"mqtt", "max_connections", integer, "1000", false, 1, 50'000, "",
    "Connections at a time. An eighth is kept for devices that have stored a reading before. When "
    "places are short, the one connected longest that never stored a reading gives way to a "
-   "newcomer; if there is none, the newcomer is told that the server is busy. Each needs a file "
-   "descriptor.",
+   "newcomer; if there is none, the newcomer is refused for now. Each needs a file descriptor.",
    [](C& c, const V& v) { c.mqtt.max_connections = v.number; }},
   {"mqtt", "max_connections_per_address", integer, "0", false, 0, 50'000, "",
    "Connections of one network address at a time (of IPv6: of one /64 network); 0: no limit of its "
@@ -71,9 +70,29 @@ const auto kKeys = std::to_array<Key>({
    "3.1.1 client is not read for a while.",
    [](C& c, const V& v) { c.mqtt.receive_maximum = v.number; }},
   {"mqtt", "max_packet", bytes, "\"256KiB\"", false, kKiB, 16 * kMiB, "",
-   "The largest MQTT packet taken; a larger one ends its connection. Each connection may hold one "
-   "that is not complete yet in memory.",
+   "The largest MQTT packet taken whole; see oversized. Each connection may hold one that is not "
+   "complete yet in memory.",
    [](C& c, const V& v) { c.mqtt.max_packet_bytes = v.number; }},
+  {"mqtt", "oversized", choice, "\"quarantine\"", false, 0, 0, "quarantine|disconnect",
+   "What becomes of a reading larger than max_packet, or with a topic of more than 1024 bytes. "
+   "quarantine: it is acknowledged, and set aside with its topic, its sizes and the first 4 KiB of "
+   "its payload; the rest is gone. disconnect: its connection ends, and a device that sends it "
+   "again first, at each reconnect, gets nothing else through.",
+   [](C& c, const V& v) { c.mqtt.quarantine_oversized = v.text == "quarantine"; }},
+  {"mqtt", "subscribe", choice, "\"refuse\"", false, 0, 0, "refuse|grant",
+   "The answer to SUBSCRIBE. Wayside sends nothing to devices in either case. grant says yes all "
+   "the same, for devices whose program ends when it is refused.",
+   [](C& c, const V& v) { c.mqtt.grant_subscriptions = v.text == "grant"; }},
+  {"mqtt", "topic_alias_maximum", integer, "0", false, 0, 32, "",
+   "MQTT 5 topic aliases that a client may use. 0, for some clients (Paho Java) use one that they "
+   "gave on an earlier connection, and never get on.",
+   [](C& c, const V& v) { c.mqtt.topic_alias_maximum = v.number; }},
+  {"mqtt", "idle_max", duration, "\"2d\"", false, 2 * kSecond, 10 * kYear, "",
+   "A connection without keep-alive (or with a longer one) that has sent nothing for so long is "
+   "closed. Some clients notice that only when they have lost a reading of QoS 0, so it is longer "
+   "than a device that reports once a day is silent. A peer that has vanished is known after two "
+   "minutes in any case: TCP asks. MQTT 5 clients are told (Server Keep Alive).",
+   [](C& c, const V& v) { c.mqtt.idle_max_ms = v.number; }},
   {"mqtt", "session_expiry_max", duration, "\"30d\"", false, kMinute, 10 * kYear, "",
    "How long the session of an absent client is kept at most, whatever it asked for.",
    [](C& c, const V& v) { c.mqtt.session_expiry_max_ms = v.number; }},

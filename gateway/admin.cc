@@ -306,10 +306,21 @@ class Request {
                  header("topic"), " ", header("partition"), ":", header("offset"),
                  " too. Drop it when that is seen to");
     }
+    if (header("reason") == "too_large") {
+      return cat("kept: it was too large (", header("detail"),
+                 ") and only its beginning is here; drop it, and let the device send less");
+    }
+    // What MQTT 5 said about the reading is the reading's; the rest says why it is here.
+    std::vector<Header> own;
+    for (const Header& h : headers ? *headers : std::vector<Header>{}) {
+      const bool here = h.first == "mqtt.topic" || h.first == "mqtt.client_id";
+      if (h.first.starts_with("mqtt.") && !here) own.push_back(h);
+    }
+    const std::string encoded = encode_headers(own);
     std::vector<Op> made;
     const auto outcome =
         ingest.make(ingest.resolve(topic, header("mqtt.client_id")), r.record.value.value_or(""),
-                    (r.record.attributes & kRetained) != 0, made);
+                    (r.record.attributes & kRetained) != 0, made, {encoded, false});
     if (outcome.quarantined != nullptr) {
       const auto still = decode_headers(std::get<Append>(made.front()).record.headers);
       return cat("kept: ", outcome.quarantined,

@@ -1,5 +1,7 @@
 #include "gateway/ingest.h"
 
+#include <iterator>
+
 #include "base/check.h"
 #include "base/checksum.h"
 #include "base/limits.h"
@@ -14,6 +16,19 @@ struct Ingest::Target {
   std::vector<TpId> partitions;
   std::size_t next = 0;  // of readings without a key, which are spread in turn
 };
+
+namespace {
+
+// Each record that a message was split into has its headers, up to a bound of them all.
+void give_headers(std::string_view headers, std::vector<Op>& ops, std::size_t from) {
+  const std::size_t records = ops.size() - from;
+  const bool too_many = records > 1 && headers.size() * records > limits::kSplitHeaderBytesMax;
+  const std::string given =
+      too_many ? encode_headers({{"mqtt.headers_dropped", "all"}}) : std::string(headers);
+  for (std::size_t i = from; i < ops.size(); ++i) std::get<Append>(ops[i]).record.headers = given;
+}
+
+}  // namespace
 
 Ingest::Ingest(const std::vector<Route>& routes, const Catalog& catalog, const Clock& clock)
     : clock_(clock) {
@@ -59,7 +74,13 @@ TpId Ingest::partition_for(Target& target, const std::optional<std::string>& key
 }
 
 Ingest::Outcome Ingest::make(const Resolved& resolved, std::string_view payload, bool retain,
-                             std::vector<Op>& ops) {
+                             std::vector<Op>& ops, const Extra& extra) {
+  if (extra.must_be_text && !is_valid_utf8(payload)) {
+    quarantine(resolved, payload,
+               {"not_utf8", "the payload is not UTF-8, as its Payload Format Indicator says"}, extra,
+               ops);
+    return {"not_utf8", nullptr};
+  }
   Failure failure{"no_route", resolved.candidates.empty()
                                   ? "no [[route]] takes this MQTT topic"
                                   : "the condition of no [[route]] for this MQTT topic holds"};
@@ -86,15 +107,18 @@ Ingest::Outcome Ingest::make(const Resolved& resolved, std::string_view payload,
     Outcome outcome;
     outcome.route = &route;
     const auto failed = append_all(candidate, tree, payload, retain, resolved, outcome, ops);
-    if (!failed) return outcome;
+    if (!failed) {
+      if (!extra.headers.empty()) give_headers(extra.headers, ops, before);
+      return outcome;
+    }
     ops.resize(before);  // all of a message or none
-    quarantine(resolved, payload, *failed, ops);
+    quarantine(resolved, payload, *failed, extra, ops);
     outcome = {};
     outcome.quarantined = failed->name;
     outcome.route = &route;
     return outcome;
   }
-  quarantine(resolved, payload, failure, ops);
+  quarantine(resolved, payload, failure, extra, ops);
   Outcome outcome;
   outcome.quarantined = failure.name;
   return outcome;
@@ -194,16 +218,26 @@ std::optional<Ingest::Failure> Ingest::append(const Candidate& candidate, Part&&
 }
 
 void Ingest::quarantine(const Resolved& resolved, std::string_view payload, const Failure& failure,
-                        std::vector<Op>& ops) const {
+                        const Extra& extra, std::vector<Op>& ops) const {
+  std::vector<Header> headers = {{"reason", failure.name},
+                                 {"detail", failure.reason},
+                                 {"mqtt.topic", resolved.source->mqtt_topic},
+                                 {"mqtt.client_id", resolved.source->client_id}};
+  if (auto own = decode_headers(extra.headers)) {
+    headers.insert(headers.end(), std::make_move_iterator(own->begin()),
+                   std::make_move_iterator(own->end()));
+  }
+  set_aside(resolved.source, payload, std::move(headers), ops);
+}
+
+void Ingest::set_aside(const std::shared_ptr<Source>& source, std::string_view payload_beginning,
+                       std::vector<Header> headers, std::vector<Op>& ops) const {
   Append made;
   made.tp = quarantine_;
-  made.source = resolved.source;
-  made.record.key = resolved.source->client_id;
-  made.record.value = std::string(payload);
-  made.record.headers = encode_headers({{"reason", failure.name},
-                                        {"detail", failure.reason},
-                                        {"mqtt.topic", resolved.source->mqtt_topic},
-                                        {"mqtt.client_id", resolved.source->client_id}});
+  made.source = source;
+  made.record.key = source->client_id;
+  made.record.value = std::string(payload_beginning);
+  made.record.headers = encode_headers(headers);
   ops.emplace_back(std::move(made));
 }
 

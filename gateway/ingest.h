@@ -50,10 +50,22 @@ class Ingest {
   ~Ingest();
 
   [[nodiscard]] Resolved resolve(std::string_view mqtt_topic, const std::string& client_id);
+  // What MQTT 5 says about a payload.
+  struct Extra {
+    std::string_view headers;  // as encode_headers writes them, for each of its records
+    bool must_be_text = false;
+  };
   // Adds the records that the message makes: one, several when its route splits it, or the one
   // that goes to quarantine.
   [[nodiscard]] Outcome make(const Resolved& resolved, std::string_view payload, bool retain,
-                             std::vector<Op>& ops);
+                             std::vector<Op>& ops, const Extra& extra);
+  [[nodiscard]] Outcome make(const Resolved& resolved, std::string_view payload, bool retain,
+                             std::vector<Op>& ops) {
+    return make(resolved, payload, retain, ops, {});
+  }
+  // Adds the record, in quarantine, of a message that cannot be taken whole.
+  void set_aside(const std::shared_ptr<Source>& source, std::string_view payload_beginning,
+                 std::vector<Header> headers, std::vector<Op>& ops) const;
 
  private:
   struct Failure {
@@ -71,7 +83,7 @@ class Ingest {
   void take_time(const Route& route, const JsonScalar& time, Record& record,
                  Outcome& outcome) const;
   void quarantine(const Resolved& resolved, std::string_view payload, const Failure& failure,
-                  std::vector<Op>& ops) const;
+                  const Extra& extra, std::vector<Op>& ops) const;
   [[nodiscard]] TpId partition_for(Target& target, const std::optional<std::string>& key);
 
   std::vector<std::unique_ptr<Target>> targets_;

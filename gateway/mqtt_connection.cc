@@ -1,5 +1,9 @@
 #include "gateway/mqtt_connection.h"
 
+#include <netinet/in.h>
+#include <netinet/tcp.h>
+#include <sys/socket.h>
+
 #include <algorithm>
 #include <asio/post.hpp>
 
@@ -13,7 +17,9 @@ constexpr std::int64_t kDrainMs = 1000;  // for the peer to take our last words
 
 mqtt::SessionLimits session_limits(const Config& config) {
   return {static_cast<std::uint16_t>(config.mqtt.receive_maximum),
-          static_cast<std::size_t>(config.mqtt.max_packet_bytes), limits::kTopicAliasMax};
+          static_cast<std::size_t>(config.mqtt.max_packet_bytes),
+          static_cast<std::uint16_t>(config.mqtt.topic_alias_maximum),
+          config.mqtt.quarantine_oversized, config.mqtt.grant_subscriptions};
 }
 
 }  // namespace
@@ -33,6 +39,13 @@ void MqttConnection::start() {
   asio::error_code ignored;
   socket_.non_blocking(true, ignored);
   socket_.set_option(asio::ip::tcp::no_delay(true), ignored);
+  socket_.set_option(asio::socket_base::keep_alive(true), ignored);
+  const auto set = [&](int option, int value) {
+    ::setsockopt(socket_.native_handle(), IPPROTO_TCP, option, &value, sizeof value);
+  };
+  set(TCP_KEEPIDLE, limits::kTcpKeepIdleS);
+  set(TCP_KEEPINTVL, limits::kTcpKeepIntervalS);
+  set(TCP_KEEPCNT, limits::kTcpKeepProbes);
   if (const auto peer = socket_.remote_endpoint(ignored); !ignored) {
     address_ = peer.address().to_string();
     peer_ = cat(address_, ":", peer.port());
@@ -80,6 +93,7 @@ void MqttConnection::on_readable() {
     return;
   }
   session_.feed({hub_.read_buffer.data(), n});
+  unfinished_bytes_ += n;
   pump();
 }
 
@@ -102,7 +116,11 @@ void MqttConnection::pump() {
   const std::uint64_t packets = session_.packets();
   decode();
   while (!paused() && read_last_bytes()) decode();
-  if (session_.packets() != packets) last_input_ms_ = last_packet_ms_ = hub_.clock.steady_ms();
+  if (session_.packets() != packets) last_packet_ms_ = hub_.clock.steady_ms();
+  if (session_.packets() != packets || unfinished_bytes_ >= limits::kAliveBytes) {
+    last_input_ms_ = hub_.clock.steady_ms();
+    unfinished_bytes_ = 0;
+  }
   submit_batch();
   write();
   if (successor_ && !paused()) {  // all that came is taken
@@ -247,10 +265,11 @@ void MqttConnection::tick(std::int64_t now_ms) {
     return end(false);
   }
   const auto silent = [&] { return now_ms - last_input_ms_ >= keep_alive_ms_; };
-  if (session_.connected() && keep_alive_ms_ > 0 && silent()) {
+  if (session_.connected() && silent()) {
     if (received_bytes() > 0) on_readable();
     if (state_ != State::open || paused() || !silent()) return;
-    hub_.note_trouble(known_as(), "disconnected: nothing came for 1.5 keep-alives");
+    hub_.note_trouble(known_as(), cat("disconnected: nothing came for ", keep_alive_ms_ / 1000,
+                                      " s (1.5 keep-alives, or mqtt.idle_max)"));
     session_.drop();
     ended_ = true;
     return end(true);

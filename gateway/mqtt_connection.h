@@ -65,6 +65,8 @@ class MqttConnection : public std::enable_shared_from_this<MqttConnection> {
   [[nodiscard]] bool paused() const;
   void on(mqtt::ConnectRequested&& event);
   void on(mqtt::Published&& event);
+  void on(const mqtt::Oversized& event);
+  void on(const mqtt::SubscribeAsked& event);
   void on(const mqtt::Released& event);
   void on(const mqtt::Ended& event);
   void open_session();
@@ -92,7 +94,8 @@ class MqttConnection : public std::enable_shared_from_this<MqttConnection> {
   bool clean_start_ = false;
   std::uint32_t session_expiry_s_ = 0;
   bool expiry_capped_ = false;      // it is not what the client asked for
-  std::int64_t keep_alive_ms_ = 0;  // 1.5 times what the client said; 0: none
+  std::int64_t keep_alive_ms_ = 0;  // the longest silence: 1.5 times the keep-alive
+  std::optional<std::uint16_t> server_keep_alive_s_;
 
   State state_ = State::open;
   bool waiting_readable_ = false, waiting_writable_ = false;
@@ -105,6 +108,7 @@ class MqttConnection : public std::enable_shared_from_this<MqttConnection> {
   bool mute_ = false;        // the peer takes no more output; its input is still read
   std::optional<std::size_t> last_bytes_;  // nothing is read beyond these
   std::shared_ptr<MqttConnection> successor_;
+  std::size_t unfinished_bytes_ = 0;  // that came since last_input_ms_
   std::int64_t accepted_ms_, last_input_ms_, last_output_ms_, closing_since_ms_ = 0;
   std::int64_t last_packet_ms_;
 

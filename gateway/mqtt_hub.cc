@@ -5,6 +5,7 @@
 
 #include "base/limits.h"
 #include "base/text.h"
+#include "devices/mqtt/properties.h"
 
 namespace wayside {
 
@@ -107,9 +108,18 @@ void MqttHub::leave_will(const std::string& client_id, const mqtt::Will& will,
 
 void MqttHub::publish_will(const std::string& client_id, const mqtt::Will& will) {
   Batch batch;
-  const auto made =
-      ingest->make(ingest->resolve(will.topic, client_id), will.payload, will.retain, batch.ops);
-  note_outcome(client_id, made);
+  if (will.topic_bytes > limits::kTopicBytesMax) {
+    set_aside(client_id,
+              {will.topic, will.payload, will.topic_bytes, will.payload.size(), will.properties,
+               cat("a will with a topic of ", will.topic_bytes, " bytes; the limit is ",
+                   limits::kTopicBytesMax)},
+              batch.ops);
+  } else {
+    const std::string headers = headers_of(will.properties);
+    const auto made = ingest->make(ingest->resolve(will.topic, client_id), will.payload,
+                                   will.retain, batch.ops, {headers, will.is_text});
+    note_outcome(client_id, made);
+  }
   // Like any reading's, its bytes wait for their commit; a will is dropped rather than hold more.
   std::size_t bytes = 0;
   for (const Op& op : batch.ops) bytes += op_bytes(op);
@@ -124,6 +134,40 @@ void MqttHub::publish_will(const std::string& client_id, const mqtt::Will& will)
     });
   };
   sink.submit(std::move(batch));
+}
+
+std::string MqttHub::headers_of(std::string_view properties) {
+  if (properties.empty()) return {};
+  std::vector<Header> headers;
+  std::size_t bytes = 0, dropped = 0;
+  for (auto& [name, value] : mqtt::payload_properties(properties)) {
+    if (bytes + name.size() + value.size() > limits::kHeaderBytesMax) {
+      ++dropped;
+      continue;
+    }
+    bytes += name.size() + value.size();
+    headers.emplace_back(std::move(name), std::move(value));
+  }
+  if (dropped > 0) {
+    count("dropped.headers", static_cast<std::int64_t>(dropped));
+    headers.emplace_back("mqtt.headers_dropped", cat(dropped));
+  }
+  return encode_headers(headers);
+}
+
+void MqttHub::set_aside(const std::string& client_id, const TooLarge& r, std::vector<Op>& ops) {
+  std::vector<Header> headers = {{"reason", "too_large"},
+                                 {"detail", r.what},
+                                 {"mqtt.topic", std::string(r.topic)},
+                                 {"mqtt.client_id", client_id},
+                                 {"mqtt.topic_bytes", cat(r.topic_bytes)},
+                                 {"mqtt.payload_bytes", cat(r.payload_bytes)}};
+  if (auto own = decode_headers(headers_of(r.properties))) {
+    for (Header& h : *own) headers.push_back(std::move(h));
+  }
+  ingest->set_aside(std::make_shared<Source>(Source{client_id, std::string(r.topic)}), r.payload,
+                    std::move(headers), ops);
+  count("quarantined.too_large");
 }
 
 void MqttHub::client_is_back(const std::string& client_id, bool same_session) {

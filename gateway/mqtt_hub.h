@@ -108,6 +108,17 @@ struct MqttHub {
     --outstanding;
     in_flight -= in_flight > 0 ? 1 : 0;
   }
+  // What MQTT 5's properties say about a payload, as a record's headers; what is beyond the bound
+  // is dropped, counted, and said in a header of its own.
+  [[nodiscard]] std::string headers_of(std::string_view properties);
+  // The record, in quarantine, of a reading beyond a limit.
+  struct TooLarge {
+    std::string_view topic, payload;  // as far as they were kept
+    std::size_t topic_bytes = 0, payload_bytes = 0;
+    std::string_view properties;
+    std::string what;
+  };
+  void set_aside(const std::string& client_id, const TooLarge& reading, std::vector<Op>& ops);
   // Publishes a client's will as a reading; at once, or after its delay.
   void leave_will(const std::string& client_id, const mqtt::Will& will, std::int64_t delay_ms);
   void publish_will(const std::string& client_id, const mqtt::Will& will);

@@ -36,7 +36,7 @@ void MqttConnection::on(mqtt::ConnectRequested&& event) {
   }
   const auto id_bytes_max = static_cast<std::size_t>(hub_.config.mqtt.client_id_bytes_max);
   if (connect.client_id.size() > id_bytes_max ||
-      (connect.client_id.empty() && connect.version == mqtt::Version::v311 &&
+      (connect.client_id.empty() && connect.version != mqtt::Version::v5 &&
        !connect.clean_start)) {
     hub_.count("refused.client_id");
     return refuse(mqtt::Reason::client_id_not_valid,
@@ -67,6 +67,15 @@ void MqttConnection::on(mqtt::ConnectRequested&& event) {
   client_id_ = connect.client_id;
   clean_start_ = connect.clean_start;
   keep_alive_ms_ = connect.keep_alive_s * 1500LL;
+  const std::int64_t idle_max_ms = hub_.config.mqtt.idle_max_ms;
+  if (keep_alive_ms_ == 0 || keep_alive_ms_ > idle_max_ms) {
+    keep_alive_ms_ = idle_max_ms;
+    if (connect.version == mqtt::Version::v5) {
+      server_keep_alive_s_ =
+          static_cast<std::uint16_t>(std::min<std::int64_t>(idle_max_ms / 1500, UINT16_MAX));
+      keep_alive_ms_ = *server_keep_alive_s_ * 1500LL;
+    }
+  }
   const std::int64_t expiry_most_s = hub_.config.mqtt.session_expiry_max_ms / 1000;
   session_expiry_s_ =
       static_cast<std::uint32_t>(std::min<std::int64_t>(connect.session_expiry_s, expiry_most_s));
@@ -129,7 +138,9 @@ void MqttConnection::session_opened(bool ok, const OpenSession& opened) {
   mqtt::ConnackProperties properties;
   properties.receive_maximum = static_cast<std::uint16_t>(hub_.config.mqtt.receive_maximum);
   properties.maximum_packet_bytes = static_cast<std::uint32_t>(hub_.config.mqtt.max_packet_bytes);
-  properties.topic_alias_maximum = limits::kTopicAliasMax;
+  properties.topic_alias_maximum =
+      static_cast<std::uint16_t>(hub_.config.mqtt.topic_alias_maximum);
+  properties.server_keep_alive_s = server_keep_alive_s_;
   if (expiry_capped_) properties.session_expiry_s = session_expiry_s_;
   properties.assigned_client_id = assigned_client_id_;
   if (!session_.accept({opened.present, opened.qos2_ids}, properties)) return end(false);
@@ -172,10 +183,43 @@ void MqttConnection::on(mqtt::Published&& event) {
   const mqtt::Publish& p = event.publish;
   if (event.duplicate) return;
   const std::size_t before = batch_.ops.size();
-  const auto made = hub_.ingest->make(resolve(p.topic), p.payload, p.retain, batch_.ops);
+  const std::string headers = hub_.headers_of(p.properties);
+  const auto made = hub_.ingest->make(resolve(p.topic), p.payload, p.retain, batch_.ops,
+                                      {headers, p.is_text});
   hub_.note_outcome(known_as(), made);
   for (std::size_t i = before; i < batch_.ops.size(); ++i) batch_bytes_ += op_bytes(batch_.ops[i]);
   if (p.qos == 2 && session_id_ > 0) batch_.ops.emplace_back(AddQos2Id{session_id_, p.packet_id});
+}
+
+void MqttConnection::on(const mqtt::Oversized& event) {
+  const mqtt::Publish& p = event.publish;
+  if (event.duplicate) return;
+  hub_.set_aside(known_as(),
+                 {p.topic, p.payload, event.topic_bytes, event.payload_bytes, p.properties,
+                  event.what},
+                 batch_.ops);
+  batch_bytes_ += op_bytes(batch_.ops.back());
+  if (p.qos == 2 && session_id_ > 0) batch_.ops.emplace_back(AddQos2Id{session_id_, p.packet_id});
+  hub_.note_trouble(known_as(), cat("quarantined: too_large: ", event.what));
+  hub_.logger.repeated(
+      LogLevel::warning, "mqtt.too_large",
+      cat("client '", printable(client_id_), "' at ", peer_, ": ", event.what,
+          "; it is set aside in 'quarantine' without its end (mqtt.oversized)"));
+}
+
+void MqttConnection::on(const mqtt::SubscribeAsked& event) {
+  std::string names;
+  for (const std::string& f : event.filters) names += cat(names.empty() ? "'" : ", '", f, "'");
+  if (event.count > event.filters.size()) {
+    names += cat(" and ", event.count - event.filters.size(), " more");
+  }
+  hub_.count("refused.subscribe");
+  hub_.note_trouble(known_as(), cat("asked to subscribe to ", names, "; nothing is sent"));
+  hub_.logger.repeated(
+      LogLevel::warning, "mqtt.subscribe",
+      cat("client '", printable(client_id_), "' at ", peer_, " asked to subscribe to ",
+          printable(names), ": Wayside sends nothing to devices. If its program ends because it "
+          "is refused: mqtt.subscribe = \"grant\""));
 }
 
 void MqttConnection::on(const mqtt::Released& event) {
@@ -190,9 +234,14 @@ void MqttConnection::on(const mqtt::Ended& event) {
     session_expiry_s_ = static_cast<std::uint32_t>(std::min<std::int64_t>(
         *event.session_expiry_s, hub_.config.mqtt.session_expiry_max_ms / 1000));
   }
-  if (!event.by_client) {
+  if (event.not_mqtt) {
+    hub_.count("refused.not_mqtt");
+    hub_.logger.repeated(LogLevel::warning, cat("mqtt.", event.what),
+                         cat("a client at ", peer_, " speaks no MQTT: ", event.what));
+  } else if (!event.by_client) {
     hub_.count(event.reason == mqtt::Reason::packet_too_large ? "refused.packet_too_large"
                                                               : "refused.protocol");
+    if (client_id_.empty()) client_id_ = event.client_id;
     hub_.note_trouble(known_as(), cat("disconnected: ", event.what));
     hub_.logger.repeated(
         LogLevel::warning, cat("mqtt.", static_cast<int>(event.reason)),

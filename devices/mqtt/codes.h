@@ -6,7 +6,7 @@
 
 namespace wayside::mqtt {
 
-enum class Version : std::uint8_t { v311 = 4, v5 = 5 };
+enum class Version : std::uint8_t { v31 = 3, v311 = 4, v5 = 5 };
 
 enum class PacketType : std::uint8_t {
   connect = 1,

@@ -39,14 +39,11 @@ Decoded<bool> check_value(const PropertyValue& p) {
   return true;
 }
 
-// A topic name (4.7): UTF-8, at least one character, no wildcards.
+// A topic name (4.7): UTF-8, at least one character, no wildcards. How long it may be is for the
+// session to say.
 Decoded<bool> check_topic(std::string_view topic) {
   if (!is_mqtt_utf8(topic)) {
     return bad(Reason::malformed_packet, "the topic is not UTF-8 [MQTT-1.5.4-1]");
-  }
-  if (topic.size() > limits::kTopicBytesMax) {
-    return bad(Reason::topic_name_invalid,
-               cat("a topic of ", topic.size(), " bytes; the limit is ", limits::kTopicBytesMax));
   }
   if (topic.empty() || topic.find_first_of("+#") != std::string_view::npos) {
     return bad(Reason::topic_name_invalid,
@@ -60,17 +57,23 @@ Decoded<Will> decode_will(Reader& r, std::uint8_t flags, Version version) {
   will.qos = flags >> 3 & 3;
   will.retain = (flags & 0x20) != 0;
   if (version == Version::v5) {
+    Reader from = r;
+    bool any = false;
     auto ok = read_properties(r, in_will, [&](const PropertyValue& p) -> Decoded<bool> {
       if (p.id == Property::will_delay) will.delay_s = p.number;
+      if (p.id == Property::payload_format) will.is_text = p.number == 1;
+      any = any || p.id != Property::will_delay;
       return check_value(p);
     });
     if (!ok) return tl::unexpected<Malformed>(ok.error());
+    if (any) will.properties = from.bytes(from.left() - r.left());
   }
   const std::string_view topic = r.prefixed();
   const std::string_view payload = r.prefixed();
   if (r.bad()) return torn("CONNECT");
   if (auto ok = check_topic(topic); !ok) return tl::unexpected<Malformed>(ok.error());
-  will.topic = topic;
+  will.topic = utf8_beginning(topic, limits::kTopicBytesMax);
+  will.topic_bytes = topic.size();
   will.payload = payload;
   return will;
 }
@@ -100,17 +103,18 @@ Decoded<Subscribe> decode_filters(std::span<const std::uint8_t> body, Version ve
     if (filter.empty() || !is_mqtt_utf8(filter)) {
       return bad(Reason::malformed_packet, "a topic filter is empty or not UTF-8 [MQTT-4.7.3-1]");
     }
-    const unsigned reserved = version == Version::v5 ? 0xC0 : 0xFC;
+    const unsigned reserved = version == Version::v5 ? 0xC0 : version == Version::v31 ? 0 : 0xFC;
     if ((options & reserved) != 0 || (options & 3) == 3) {
       return bad(Reason::malformed_packet, "reserved subscription option bits [MQTT-3.8.3-5]");
     }
-    if ((options & 0x30) == 0x30 || ((options & 4) != 0 && filter.starts_with("$share/"))) {
+    if (version == Version::v5 &&
+        ((options & 0x30) == 0x30 || ((options & 4) != 0 && filter.starts_with("$share/")))) {
       return bad(Reason::protocol_error,
                  "retain handling 3, or No Local and shared [MQTT-3.8.3-4]");
     }
-    ++s.filters;
+    s.filters.push_back({filter, static_cast<std::uint8_t>(options & 3)});
   }
-  if (s.filters == 0) {
+  if (s.filters.empty()) {
     return bad(Reason::protocol_error, "no topic filter [MQTT-3.8.3-2, 3.10.3-2]");
   }
   return s;
@@ -118,14 +122,16 @@ Decoded<Subscribe> decode_filters(std::span<const std::uint8_t> body, Version ve
 
 }  // namespace
 
-Decoded<std::optional<FixedHeader>> decode_fixed_header(std::span<const std::uint8_t> bytes) {
+Decoded<std::optional<FixedHeader>> decode_fixed_header(std::span<const std::uint8_t> bytes,
+                                                        Version version) {
   if (bytes.empty()) return std::optional<FixedHeader>{};
   const auto type = static_cast<std::uint8_t>(bytes[0] >> 4);
   const auto flags = static_cast<std::uint8_t>(bytes[0] & 0x0F);
   if (type == 0) return bad(Reason::malformed_packet, "packet type 0 is reserved (2.1.2)");
   // PUBREL, SUBSCRIBE and UNSUBSCRIBE have flags 2, PUBLISH its own, all others 0 [MQTT-2.1.3-1].
+  // In 3.1 a packet that is sent again has DUP, too, and unused flags may be anything.
   const bool two = type == 6 || type == 8 || type == 10;
-  if (type != 3 && flags != (two ? 2 : 0)) {
+  if (type != 3 && flags != (two ? 2 : 0) && version != Version::v31) {
     return bad(Reason::malformed_packet, "reserved flags in the fixed header [MQTT-2.1.3-1]");
   }
   std::size_t remaining = 0;
@@ -144,12 +150,21 @@ Decoded<Connect> decode_connect(std::span<const std::uint8_t> body) {
   const std::string_view protocol = r.prefixed();
   const std::uint8_t level = r.u8();
   if (r.bad()) return torn("CONNECT");
-  if (protocol != "MQTT") {
-    return bad(Reason::unsupported_version, "the protocol name is not MQTT [MQTT-3.1.2-1]");
-  }
-  if (level != 4 && level != 5) {
+  const bool v31 = protocol == "MQIsdp" && level == 3;
+  if (!v31 && (protocol == "MQTT" || protocol == "MQIsdp") && (level == 0x84 || level == 0x83)) {
     return bad(Reason::unsupported_version,
-               cat("protocol level ", int{level}, ": this gateway speaks MQTT 3.1.1 and 5"));
+               cat("protocol level ", int{level}, ": a Mosquitto bridge asks for a form of its own "
+                   "first, and comes back by itself without it (try_private false spares that)"));
+  }
+  if (!v31 && protocol != "MQTT") {
+    return bad(Reason::unsupported_version,
+               cat("the protocol name is '", printable(protocol.substr(0, 32)), "', level ",
+                   int{level}, ", and not MQTT [MQTT-3.1.2-1]"));
+  }
+  if (!v31 && level != 4 && level != 5) {
+    return bad(Reason::unsupported_version,
+               cat("protocol level ", int{level}, ": this gateway speaks MQTT 3.1 (MQIsdp), 3.1.1 "
+                   "and 5"));
   }
   Connect c;
   c.version = static_cast<Version>(level);
@@ -164,7 +179,7 @@ Decoded<Connect> decode_connect(std::span<const std::uint8_t> body) {
   if ((!has_will && (flags & 0x38) != 0) || (flags >> 3 & 3) == 3) {
     return bad(Reason::malformed_packet, "will flags contradict each other [MQTT-3.1.2-11 to 15]");
   }
-  if (c.version == Version::v311 && !c.has_username && (flags & 0x40) != 0) {
+  if (c.version != Version::v5 && !c.has_username && (flags & 0x40) != 0) {
     return bad(Reason::malformed_packet, "a password without a user name [MQTT-3.1.2-22]");
   }
   if (c.version == Version::v5) {
@@ -194,36 +209,79 @@ Decoded<Connect> decode_connect(std::span<const std::uint8_t> body) {
     if (!will) return tl::unexpected<Malformed>(std::move(will).error());
     c.will = std::move(*will);
   }
-  if (c.has_username && !is_mqtt_utf8(r.prefixed())) {
+  // In 3.1 the packet's length stands above these flags: either may be missing.
+  const auto is_there = [&] { return c.version != Version::v31 || r.left() > 0; };
+  if (c.has_username && is_there() && !is_mqtt_utf8(r.prefixed())) {
     return bad(Reason::malformed_packet, "the user name is not UTF-8 [MQTT-3.1.3-11]");
   }
-  if ((flags & 0x40) != 0) r.prefixed();
+  if ((flags & 0x40) != 0 && is_there()) r.prefixed();
   if (r.bad()) return torn("CONNECT");
   if (r.left() > 0) return bad(Reason::malformed_packet, "bytes after CONNECT's last field");
   return c;
 }
 
+std::string client_id_of_connect(std::span<const std::uint8_t> body) {
+  Reader r(body);
+  r.prefixed();
+  const bool v5 = (r.u8() & 0x7F) >= 5;
+  r.bytes(3);  // flags and keep-alive
+  if (v5) r.bytes(r.variable());
+  const std::string_view id = r.prefixed();
+  return r.bad() ? std::string() : std::string(id.substr(0, limits::kClientIdBytesMax));
+}
+
+Decoded<bool> check_publish_flags(std::uint8_t flags, Version version) {
+  if ((flags & 6) == 6) return bad(Reason::malformed_packet, "QoS 3 [MQTT-3.3.1-4]");
+  if ((flags & 14) == 8 && version != Version::v31) {
+    return bad(Reason::malformed_packet, "DUP with QoS 0 [MQTT-3.3.1-2]");
+  }
+  return true;
+}
+
 Decoded<Publish> decode_publish(std::uint8_t flags, std::span<const std::uint8_t> body,
                                 Version version) {
-  Publish p;
-  p.dup = (flags & 8) != 0;
-  p.qos = flags >> 1 & 3;
-  p.retain = (flags & 1) != 0;
-  if (p.qos == 3) return bad(Reason::malformed_packet, "QoS 3 [MQTT-3.3.1-4]");
-  if (p.qos == 0 && p.dup) return bad(Reason::malformed_packet, "DUP with QoS 0 [MQTT-3.3.1-2]");
+  PublishParts parts;
+  parts.flags = flags;
   Reader r(body);
-  p.topic = r.prefixed();
-  if (p.qos > 0) p.packet_id = r.u16();
+  parts.topic = r.prefixed();
+  if ((flags & 6) != 0) parts.packet_id = r.u16();
+  if (version == Version::v5) {
+    Reader from = r;
+    r.bytes(r.variable());
+    parts.properties = from.bytes(from.left() - r.left());
+    // The usual case needs no look at the table: there are none.
+    if (parts.properties.size() == 1) parts.properties = {};
+  }
   if (r.bad()) return torn("PUBLISH");
+  parts.payload = r.bytes(r.left());
+  return check_publish(parts, version);
+}
+
+Decoded<Publish> check_publish(const PublishParts& parts, Version version) {
+  if (auto ok = check_publish_flags(parts.flags, version); !ok) {
+    return tl::unexpected<Malformed>(ok.error());
+  }
+  Publish p;
+  p.dup = (parts.flags & 8) != 0;
+  p.qos = parts.flags >> 1 & 3;
+  p.retain = (parts.flags & 1) != 0;
+  p.topic = parts.topic;
+  p.packet_id = parts.packet_id;
+  p.payload = parts.payload;
   if (p.qos > 0 && p.packet_id == 0) {
     return bad(Reason::protocol_error, "packet identifier 0 [MQTT-2.2.1-3]");
   }
-  if (version == Version::v5) {
+  if (!parts.properties.empty()) {
+    const auto* bytes = reinterpret_cast<const std::uint8_t*>(parts.properties.data());
+    Reader r({bytes, parts.properties.size()});
     auto ok = read_properties(r, in_publish, [&](const PropertyValue& v) -> Decoded<bool> {
       if (v.id == Property::topic_alias) {
         if (v.number == 0) return bad(Reason::topic_alias_invalid, "topic alias 0 [MQTT-3.3.2-8]");
         p.topic_alias = static_cast<std::uint16_t>(v.number);
+      } else {
+        p.properties = parts.properties;
       }
+      if (v.id == Property::payload_format) p.is_text = v.number == 1;
       return check_value(v);
     });
     if (!ok) return tl::unexpected<Malformed>(ok.error());
@@ -231,7 +289,6 @@ Decoded<Publish> decode_publish(std::uint8_t flags, std::span<const std::uint8_t
   if (!p.topic.empty() || p.topic_alias == 0) {
     if (auto ok = check_topic(p.topic); !ok) return tl::unexpected<Malformed>(ok.error());
   }
-  p.payload = r.bytes(r.left());
   return p;
 }
 

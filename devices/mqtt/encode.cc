@@ -41,8 +41,14 @@ void encode_connack_v5(std::string& out, bool session_present, const ConnackProp
   put_u16(props, p.receive_maximum);
   put_property(props, Property::maximum_packet_size);
   put_u32(props, p.maximum_packet_bytes);
-  put_property(props, Property::topic_alias_maximum);
-  put_u16(props, p.topic_alias_maximum);
+  if (p.topic_alias_maximum > 0) {
+    put_property(props, Property::topic_alias_maximum);
+    put_u16(props, p.topic_alias_maximum);
+  }
+  if (p.server_keep_alive_s) {
+    put_property(props, Property::server_keep_alive);
+    put_u16(props, *p.server_keep_alive_s);
+  }
   if (p.session_expiry_s) {
     put_property(props, Property::session_expiry);
     put_u32(props, *p.session_expiry_s);
@@ -75,30 +81,35 @@ void encode_ack(std::string& out, PacketType type, std::uint16_t packet_id, Vers
   if (with_reason) put_u8(out, static_cast<unsigned>(reason));
 }
 
-void encode_suback_refusal(std::string& out, const Subscribe& s, Version version,
-                           bool with_reason_string) {
+void encode_suback(std::string& out, const Subscribe& s, Version version, bool granted,
+                   bool with_reason_string) {
   const bool v5 = version == Version::v5;
   std::string body;
   put_u16(body, s.packet_id);
   if (v5) {
     const std::string props = reason_string(
-        with_reason_string ? "Wayside takes readings and serves no subscriptions: read them with "
-                             "'wayside read' or a bridge"
-                           : "");
+        with_reason_string && !granted
+            ? "Wayside takes readings and serves no subscriptions: read them with 'wayside read' "
+              "or a bridge"
+            : "");
     put_variable(body, props.size());
     body += props;
   }
-  body.append(s.filters, static_cast<char>(v5 ? Reason::implementation_specific : Reason{0x80}));
+  const Reason refused = v5 ? Reason::implementation_specific : Reason{0x80};
+  for (const Subscribe::Filter& f : s.filters) {
+    put_u8(body, granted ? f.qos : static_cast<unsigned>(refused));
+  }
   put_header(out, PacketType::suback, body.size());
   out += body;
 }
 
-void encode_unsuback(std::string& out, const Subscribe& u, Version version) {
+void encode_unsuback(std::string& out, const Subscribe& u, Version version, bool granted) {
   std::string body;
   put_u16(body, u.packet_id);
   if (version == Version::v5) {
     put_variable(body, 0);
-    body.append(u.filters, static_cast<char>(Reason::no_subscription_existed));
+    const Reason reason = granted ? Reason::success : Reason::no_subscription_existed;
+    body.append(u.filters.size(), static_cast<char>(reason));
   }
   put_header(out, PacketType::unsuback, body.size());
   out += body;

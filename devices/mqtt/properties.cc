@@ -64,7 +64,7 @@ Decoded<bool> read_properties(Reader& reader, PropertyPlace place,
           Malformed{Reason::protocol_error, cat("property ", id, " stands twice (2.2.2.2)")});
     }
     seen |= std::uint64_t{1} << id;
-    PropertyValue value{row->id, 0, {}};
+    PropertyValue value{row->id, 0, {}, {}};
     bool text_ok = true;
     switch (row->type) {
       case Type::byte:
@@ -87,16 +87,49 @@ Decoded<bool> read_properties(Reader& reader, PropertyPlace place,
         value.text = r.prefixed();
         break;
       case Type::pair:
-        text_ok = is_mqtt_utf8(r.prefixed());
-        text_ok = is_mqtt_utf8(r.prefixed()) && text_ok;
+        value.text = r.prefixed();
+        value.second = r.prefixed();
+        text_ok = is_mqtt_utf8(value.text) && is_mqtt_utf8(value.second);
         break;
     }
     if (r.bad()) return malformed(cat("property ", id, " is torn"));
     if (!text_ok) return malformed(cat("property ", id, " is not UTF-8 [MQTT-1.5.4-1]"));
-    if (row->type == Type::pair) continue;
     if (auto ok = each(value); !ok) return ok;
   }
   return true;
+}
+
+std::vector<std::pair<std::string, std::string>> payload_properties(std::string_view properties) {
+  std::vector<std::pair<std::string, std::string>> out;
+  Reader r({reinterpret_cast<const std::uint8_t*>(properties.data()), properties.size()});
+  const auto add = [&](const PropertyValue& p) -> Decoded<bool> {
+    switch (p.id) {
+      case Property::payload_format:
+        out.emplace_back("mqtt.payload_format", cat(p.number));
+        break;
+      case Property::message_expiry:
+        out.emplace_back("mqtt.message_expiry_s", cat(p.number));
+        break;
+      case Property::content_type:
+        out.emplace_back("mqtt.content_type", p.text);
+        break;
+      case Property::response_topic:
+        out.emplace_back("mqtt.response_topic", p.text);
+        break;
+      case Property::correlation_data:
+        out.emplace_back("mqtt.correlation_data", p.text);
+        break;
+      case Property::user_property:
+        out.emplace_back(cat("mqtt.user.", p.text), p.second);
+        break;
+      default:  // a topic alias, a will's delay: these are the connection's
+        break;
+    }
+    return true;
+  };
+  const auto places = static_cast<PropertyPlace>(in_publish | in_will);
+  [[maybe_unused]] const auto sound = read_properties(r, places, add);
+  return out;
 }
 
 }  // namespace wayside::mqtt

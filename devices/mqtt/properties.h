@@ -4,7 +4,10 @@
 
 #include <cstdint>
 #include <functional>
+#include <string>
 #include <string_view>
+#include <utility>
+#include <vector>
 
 #include "devices/mqtt/packet.h"
 #include "devices/mqtt/wire.h"
@@ -20,6 +23,7 @@ enum class Property : std::uint8_t {
   subscription_id = 0x0B,
   session_expiry = 0x11,
   assigned_client_id = 0x12,
+  server_keep_alive = 0x13,
   authentication_method = 0x15,
   authentication_data = 0x16,
   request_problem_info = 0x17,
@@ -48,12 +52,19 @@ struct PropertyValue {
   Property id;
   std::uint32_t number = 0;  // byte, two, four and variable byte integers
   std::string_view text;     // strings and binary data; of a pair, the name
+  std::string_view second;   // of a pair, the value
 };
 
-// Reads the length and the properties; `each` is called for every one but user properties, and
-// may refuse a value.
+// Reads the length and the properties; `each` is called for every one, and may refuse a value.
 [[nodiscard]] Decoded<bool> read_properties(
     Reader& reader, PropertyPlace place,
     const std::function<Decoded<bool>(const PropertyValue&)>& each);
+
+// What a PUBLISH or a will says about its payload, as names and values for the record's headers, in
+// the order in which they came: mqtt.payload_format, mqtt.message_expiry_s, mqtt.content_type,
+// mqtt.response_topic, mqtt.correlation_data, and mqtt.user.NAME for each user property.
+// REQUIRES: `properties` (with their length) have been read before, and found sound.
+[[nodiscard]] std::vector<std::pair<std::string, std::string>> payload_properties(
+    std::string_view properties);
 
 }  // namespace wayside::mqtt

@@ -1,54 +1,31 @@
 // One MQTT connection of one client, as a server sees it: bytes in, events and bytes out. It
 // knows no socket, no thread, no clock and no disk. What it must not do before a commit it holds:
 // the acknowledgement of what an event carries leaves only after release(ticket).
-// Source: MQTT 3.1.1 and 5.0, chapters 3 and 4. Thread: one owner (the listener's thread).
+// Source: MQTT 3.1, 3.1.1 and 5.0, chapters 3 and 4. Thread: one owner (the listener's thread).
 #pragma once
 
 #include <cstdint>
 #include <deque>
+#include <memory>
 #include <optional>
 #include <span>
 #include <string>
 #include <string_view>
 #include <unordered_map>
-#include <variant>
 #include <vector>
 
-#include "devices/mqtt/packet.h"
+#include "devices/mqtt/events.h"
+#include "devices/mqtt/oversized.h"
 
 namespace wayside::mqtt {
 
 struct SessionLimits {
   std::uint16_t receive_maximum = 1000;  // PUBLISH packets of QoS 1 and 2 not yet acknowledged
   std::size_t packet_bytes_max = 1 << 20;
-  std::uint16_t topic_alias_maximum = 32;
+  std::uint16_t topic_alias_maximum = 0;
+  bool set_oversized_aside = true;    // else a PUBLISH beyond a limit ends its connection
+  bool grant_subscriptions = false;   // though nothing is ever sent for them
 };
-
-struct NeedMore {};
-// The client's CONNECT is sound: open its session, then call accept() or refuse().
-struct ConnectRequested {
-  Connect connect;
-};
-// A PUBLISH. The views are valid until the next call. With `duplicate` (a QoS 2 identifier that
-// is already stored) there is nothing to store, but its PUBREC is held like any other.
-struct Published {
-  Publish publish;  // with its topic name, also where the wire had an alias
-  bool duplicate = false;
-};
-// A PUBREL: forget the identifier, durably, before its PUBCOMP leaves.
-struct Released {
-  std::uint16_t packet_id = 0;
-  bool known = false;
-};
-// The connection is over: flush the output, then close.
-struct Ended {
-  bool publish_will = false;
-  bool by_client = false;  // a DISCONNECT, not an error
-  Reason reason = Reason::success;
-  std::string what;                               // for the log; empty after a good DISCONNECT
-  std::optional<std::uint32_t> session_expiry_s;  // when DISCONNECT changed it
-};
-using Event = std::variant<NeedMore, ConnectRequested, Published, Released, Ended>;
 
 // What storage knows of a client when it connects.
 struct StoredSession {
@@ -63,7 +40,7 @@ class Session {
   // Gives bytes to decode; they must stay where they are until next() has returned NeedMore, or
   // stash() was called.
   void feed(std::span<const std::uint8_t> bytes);
-  // The next event. The acknowledgement it asks for is held until release(ticket).
+  // The next event, whose views are valid until the next call. The acknowledgement it asks for is held until release(ticket).
   // REQUIRES: no Ended so far; no ConnectRequested that is not answered.
   [[nodiscard]] Event next(std::uint64_t ticket);
   // Keeps what is not decoded yet, before the caller's bytes go away.
@@ -72,7 +49,7 @@ class Session {
   // False: the client takes no packet as large as a CONNACK; close.
   [[nodiscard]] bool accept(const StoredSession& stored, const ConnackProperties& properties);
   void refuse(Reason reason, std::string_view text);
-  // A refusal that passes: a 3.1.1 client is told "unavailable", one of version 5 nothing, because
+  // A refusal that passes: a client of 3.1 or 3.1.1 is told "unavailable", one of version 5 nothing, because
   // libmosquitto takes every refusal of version 5 as final and never comes back.
   void refuse_for_now();
   // Everything up to this ticket is committed: its acknowledgements, in order, become output.
@@ -113,8 +90,22 @@ class Session {
     Reason reason;
   };
 
+  struct Alias {
+    std::string topic;  // its first limits::kTopicBytesMax bytes
+    std::size_t topic_bytes;
+  };
+
+  // What the first bytes of another protocol are answered with; nothing: it may be MQTT.
+  std::optional<Event> on_greeting();
   Event on_connect(std::span<const std::uint8_t> body);
+  Event refuse_connect(std::span<const std::uint8_t> body, const Malformed& error);
   Event on_publish(std::uint8_t flags, std::span<const std::uint8_t> body, std::uint64_t ticket);
+  Event on_skipped(std::uint64_t ticket);
+  Event set_aside(Oversized event, std::uint64_t ticket);
+  // Each says what is wrong, if anything is.
+  [[nodiscard]] std::optional<Malformed> look_up_alias(Publish& publish, std::size_t& topic_bytes);
+  [[nodiscard]] std::optional<Malformed> hold_ack(const Publish& publish, std::uint64_t ticket,
+                                                  bool& duplicate);
   Event on_pubrel(std::span<const std::uint8_t> body, std::uint64_t ticket);
   // Handles what needs no event; returns Ended, or nothing.
   std::optional<Event> on_other(const FixedHeader& header, std::span<const std::uint8_t> body);
@@ -138,7 +129,8 @@ class Session {
   std::size_t unacknowledged_ = 0;  // of this connection, as Receive Maximum counts
   std::vector<std::uint16_t> qos2_ids_;  // sorted: two bytes each, where a set takes forty
   std::size_t alias_bytes_ = 0;
-  std::unordered_map<std::uint16_t, std::string> topic_aliases_;
+  std::unordered_map<std::uint16_t, Alias> topic_aliases_;
+  std::unique_ptr<OversizedPublish> skipped_;  // that is coming in, or came last
 };
 
 }  // namespace wayside::mqtt

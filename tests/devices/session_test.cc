@@ -69,7 +69,7 @@ class SessionTest : public testing::Test {
   }
   std::string said() { return std::exchange(session.output(), {}); }
 
-  Session session{{3, 4096, 5}};
+  Session session{{3, 4096, 5, false, false}};
   std::deque<std::string> fed;
 };
 
@@ -111,7 +111,7 @@ TEST_F(SessionTest, BytesMayComeInAnyPieces) {
   const std::string all = connect_packet(5, "c") + publish_packet(1, 1, "payload", 5) +
                           publish_packet(1, 2, std::string(300, 'x'), 5);
   for (std::size_t step = 1; step < all.size(); ++step) {
-    Session s{{3, 4096, 5}};
+    Session s{{3, 4096, 5, true, false}};
     int published = 0;
     for (std::size_t at = 0; at < all.size(); at += step) {
       const std::string piece = all.substr(at, step);
@@ -195,7 +195,7 @@ TEST(SessionFuzz, SurvivesAnyBytes) {
     for (std::size_t flips = below(3); flips > 0; --flips) {
       stream[below(stream.size())] = static_cast<char>(random());
     }
-    Session s{{3, 4096, 5}};
+    Session s{{3, below(2) == 0 ? 64U : 4096U, 5, below(4) > 0, below(2) == 0}};
     bool over = false;
     for (std::size_t at = 0; at < stream.size() && !over;) {
       // Exactly as many bytes as there are, on the heap: reading on is an error of the sanitizer.

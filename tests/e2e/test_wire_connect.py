@@ -137,24 +137,36 @@ class Connect(WireCase):
     @both
     def test_protocol_name(self, version):
         """[MQTT-3.1.2-1], v311 [MQTT-3.1.2-1]: another name is not served as MQTT."""
-        for name in ("MQTX", "mqtt", "MQIsdp", "", "MQTTX"):
+        for name in ("MQTX", "mqtt", "MQIsdp", "", "MQTTX", "x" * 300):
             with self.subTest(name=name):
                 wire = self.wire().send(connect_packet(self.id_, version, name=name))
-                try:
-                    kind, _, body = wire.read()  # a CONNACK may say why, or not
-                except Closed:
-                    continue
+                kind, _, body = wire.read()
                 self.assertEqual((kind, body[1]), (CONNACK, 1 if version == V311 else 0x84))
                 self.assertEqual(wire.expect_close(), [])
+                wait_for(lambda: "is disconnected" in self.gateway.log(), "it is logged")
 
     def test_protocol_level(self):
         """[MQTT-3.1.2-2], [MQTT-3.2.2-7], v311 [MQTT-3.1.2-2], [MQTT-3.2.2-4], [MQTT-3.2.2-5]."""
-        for level in (0, 1, 2, 3):
-            with self.subTest(level=level):
-                self.check_refused(connect_packet(self.id_, level), V311, 0, return_code=1)
-        for level in (6, 132, 255):
+        for level in (0, 1, 2, 3, 0x80, 0x83, 0x84):
+            for name in ("MQTT", "MQIsdp"):
+                if (name, level) != ("MQIsdp", 3):
+                    with self.subTest(level=level, name=name):
+                        self.check_refused(connect_packet(self.id_, level, name=name), V311, 0,
+                                           return_code=1)
+        for level in (6, 0x7F, 0x85, 255):
             with self.subTest(level=level):
                 self.check_refused(connect_packet(self.id_, level), V5, 0x84)
+
+    def test_refused_client_is_named(self):
+        """Who speaks an unknown version is named, in the log and to the technician."""
+        with Gateway() as gateway:
+            for level in (0x84, 2):
+                with Wire(gateway.port) as wire:
+                    wire.send(connect_packet(f"pump-{level}", level)).expect_close()
+            self.assertRegex(gateway.log(), r"client 'pump-132' at 127.0.0.1:\d+ .*Mosquitto")
+            devices = gateway.cli("devices", check=0).stdout
+            self.assertRegex(devices, "pump-132 .*protocol level 132")
+            self.assertRegex(devices, "pump-2 .*protocol level 2")
 
     @both
     def test_reserved_flag(self, version):
@@ -267,7 +279,7 @@ class Connect(WireCase):
         """[MQTT-3.1.0-1], [MQTT-3.14.0-1] (no DISCONNECT without a CONNACK before)."""
         for first in (self.publish("early", 1, 1), packet(PINGREQ, 0, b""), packet(AUTH, 0, b""),
                       packet(DISCONNECT, 0, b""), packet(SUBSCRIBE, 2, two(1) + utf8("#") + b"\0"),
-                      pubrel_packet(1), packet(CONNACK, 0, b"\0\0"), b"GET / HTTP/1.1\r\n\r\n"):
+                      pubrel_packet(1), packet(CONNACK, 0, b"\0\0"), b"GOT / HTTP/1.1\r\n\r\n"):
             with self.subTest(first=first):
                 wire = self.wire().send(first + connect_packet(self.id_))
                 self.assertEqual(wire.expect_close(), [])

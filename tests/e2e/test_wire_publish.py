@@ -8,9 +8,10 @@ import select
 import threading
 
 from harness import *  # noqa: F403
-from test_wire_connect import (MAX_PACKET, RETAINED, V311, V5, WireCase, both, expiry, four, two)
+from test_wire_connect import (MAX_PACKET, RETAINED, V311, V5, WireCase, both, expiry, four,
+                               properties as properties_of, two)
 
-ALIAS = 0x23
+ALIAS, KEEP_ALIVE = 0x23, 0x13
 
 
 def alias(n):
@@ -190,6 +191,8 @@ class TopicNames(WireCase):
 
 
 class TopicAlias(WireCase):
+    OPTIONS = {"mqtt": "topic_alias_maximum = 32"}
+
     def test_set_and_use(self):
         """[MQTT-3.3.2-12]: all from 1 to the maximum; a name given again replaces it."""
         wire = self.open(V5)
@@ -227,8 +230,19 @@ class TopicAlias(WireCase):
         self.check_stored("a")
 
 
+class NoTopicAlias(WireCase):
+    def test_none_by_default(self):
+        """[MQTT-3.3.2-9]: none is offered unless mqtt.topic_alias_maximum says so."""
+        wire = self.open(V5)
+        self.assertNotIn(0x22, properties_of(wire.connack[2]))
+        wire.send(self.publish("a", 1, 1, V5, properties=alias(1)))
+        self.check_ended(wire, V5, 0x94)
+        self.check_stored()
+
+
 class Flow(WireCase):
-    OPTIONS = {"mqtt": 'receive_maximum = 4\nmax_packet = "4KiB"', "commit": 'linger = "50ms"'}
+    OPTIONS = {"mqtt": 'receive_maximum = 4\nmax_packet = "4KiB"\noversized = "disconnect"',
+               "commit": 'linger = "50ms"'}
 
     def test_receive_maximum_exceeded(self):
         """[MQTT-3.3.4-7], 3.3.4: 0x93; PUBREC frees no place, PUBCOMP does."""
@@ -393,12 +407,54 @@ class PingAndKeepAlive(WireCase):
             wait_for(all_ended, "1.5 seconds of silence")
         stays[1].send(packet(PINGREQ, 0, b""))
         self.assertEqual(stays[1].read(), (PINGRESP, 0, b""))
+        self.assertEqual(properties_of(stays[1].connack[2])[KEEP_ALIVE], 65535)
+        self.assertNotIn(KEEP_ALIVE, properties_of(stays[0].connack[2]))
         for i, (version, drips) in enumerate(cases):
             with self.subTest(version=version, drips=drips):
                 self.assertIn(i, ended)
                 self.assertGreater(ended[i], 1.4)
                 wait_for(lambda: f"{version}{drips}" in self.stored(), "the will")
                 self.assertEqual(wires[i].expect_close(), [])  # no DISCONNECT: it may come back
+
+
+    @both
+    def test_tcp_asks(self, version):
+        """A peer that has vanished is known whatever its keep-alive is: TCP asks whether it is
+        there, on every connection (timer 2 of /proc/net/tcp)."""
+        wire = self.open(version, keep_alive=0)
+        ends = [f"0100007F:{p:04X}" for p in (self.gateway.port, wire.socket.getsockname()[1])]
+
+        def timer():
+            with open("/proc/net/tcp", encoding="ascii") as f:
+                rows = [line.split() for line in f]
+            found = [row[5] for row in rows if row[1:3] == ends]
+            return found and found[0].startswith("02:") and int(found[0][3:], 16)
+        self.assertLessEqual(wait_for(timer, "the timer runs"), 61 * 100)
+
+
+class IdleMax(WireCase):
+    OPTIONS = {"mqtt": 'idle_max = "2s"'}
+
+    def test_idle_max(self):
+        """[MQTT-3.2.2-22], 3.2.2.3.14: without a keep-alive, or with a longer one, a silent
+        connection is closed after mqtt.idle_max; MQTT 5 is told, and pings."""
+        wires = [self.open(version, f"{self.id_}{version}{keep_alive}", keep_alive=keep_alive)
+                 for version in (V311, V5) for keep_alive in (0, 3600)]
+        stays = self.open(V5, keep_alive=0)
+        for wire in wires[2:]:
+            self.assertEqual(properties_of(wire.connack[2])[KEEP_ALIVE], 1)
+        began, ended = time.monotonic(), {}
+
+        def all_ended():
+            stays.send(packet(PINGREQ, 0, b"")).read()
+            for i, wire in enumerate(wires):
+                if i not in ended and select.select([wire.socket], [], [], 0)[0]:
+                    ended[i] = time.monotonic() - began
+            return len(ended) == 4
+        wait_for(all_ended, "two seconds of silence", 10)
+        for i, wire in enumerate(wires):
+            self.assertGreater(ended[i], 1.8 if i < 2 else 1.3)
+            self.assertEqual(wire.expect_close(), [])
 
 
 class Ends(WireCase):

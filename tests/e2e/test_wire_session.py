@@ -315,6 +315,20 @@ class Subscriptions(WireCase):
         wire.send(packet(PINGREQ, 0, b""))
         self.assertEqual(wire.read(), (PINGRESP, 0, b""))
 
+    def test_seen(self):
+        """Refused ones are counted, and seen: which device asked for what."""
+        with Gateway(commit='linger = "2ms"') as gateway, Wire(gateway.port) as wire:
+            wire.connect("stat", V311)
+            filters = b"".join(utf8(f"cmd/{n}/#") + b"\0" for n in range(5))
+            for n in range(3):
+                wire.send(packet(SUBSCRIBE, 2, two(n + 1) + filters)).read()
+            self.assertRegex(gateway.log(), r"client 'stat' at 127\.0\.0\.1:\d+ asked to subscribe "
+                             r"to 'cmd/0/#', 'cmd/1/#', 'cmd/2/#' and 2 more.*mqtt\.subscribe")
+            self.assertRegex(gateway.cli("devices", check=0).stdout, "stat .*'cmd/0/#'")
+            wire.send(publish_packet("raw/x", "x", 1, 1)).read()
+            self.assertEqual(gateway.sql("SELECT value FROM _ws_counters"
+                                         " WHERE name = 'refused.subscribe'"), [(3,)])
+
     @both
     def test_unsubscribe(self, version):
         """[MQTT-3.10.4-4], [MQTT-3.10.4-5], [MQTT-3.10.4-6], [MQTT-3.11.3-1], [MQTT-3.11.3-2]."""
@@ -347,6 +361,30 @@ class Subscriptions(WireCase):
                 data = two(1) + b"\0" + utf8(topic) + bytes([options])
                 kind, _, body = self.open(V5).send(packet(SUBSCRIBE, 2, data)).read()
                 self.assertEqual((kind, body[0]), (DISCONNECT, 0x82))
+
+
+class Granted(WireCase):
+    """mqtt.subscribe = "grant": yes is said, and nothing is sent."""
+
+    OPTIONS = {"mqtt": 'subscribe = "grant"'}
+
+    @both
+    def test_granted(self, version):
+        """[MQTT-3.8.4-5], [MQTT-3.9.3-2], [MQTT-3.10.4-4]: each filter with its own QoS."""
+        wire, other = self.open(version), self.open(version, self.id_ + "-other")
+        head = b"\0" if version == V5 else b""
+        filters = b"".join(utf8("raw/#") + bytes([qos]) for qos in (0, 1, 2))
+        wire.send(packet(SUBSCRIBE, 2, two(513) + head + filters))
+        self.assertEqual(wire.read(), (SUBACK, 0, two(513) + head + b"\0\1\2"))
+        for w in (wire, other):
+            w.send(self.publish("a", 1, 1, version, retain=True))
+            self.assertEqual(w.read(), (PUBACK, 0, two(1)))
+        wire.send(packet(UNSUBSCRIBE, 2, two(7) + head + utf8("raw/#") + utf8("b")))
+        self.assertEqual(wire.read(), (UNSUBACK, 0, two(7) + head
+                                       + (b"\0\0" if version == V5 else b"")))
+        wire.send(packet(PINGREQ, 0, b""))
+        self.assertEqual(wire.read(), (PINGRESP, 0, b""))
+        self.assertNotIn(self.id_, self.gateway.log())
 
 
 if __name__ == "__main__":
