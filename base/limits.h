@@ -34,6 +34,7 @@ inline constexpr std::uint16_t kTopicAliasMax = 32;
 inline constexpr std::size_t kOversizedHeadBytes = 4096;
 // Record headers made of a reading's MQTT 5 properties: what is beyond is dropped, and said.
 inline constexpr std::size_t kHeaderBytesMax = 16 * 1024;
+inline constexpr std::size_t kHeadersMax = 64;
 // ... and of all records together that one reading is split into, each of which has them.
 inline constexpr std::size_t kSplitHeaderBytesMax = 1024 * 1024;
 // A peer that is silent for so long is asked by TCP whether it is there, so often, at this interval:

@@ -145,6 +145,7 @@ Status query(const QueryArgs& args) {
     });
     if (cbor) WS_TRY(log.reader.show_cbor(t));
   }
+  db.add_headers_function();
   db.forbid_changes();
   auto prepared = db.prepare(args.sql);
   if (!prepared) {

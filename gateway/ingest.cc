@@ -77,8 +77,8 @@ Ingest::Outcome Ingest::make(const Resolved& resolved, std::string_view payload,
                              std::vector<Op>& ops, const Extra& extra) {
   if (extra.must_be_text && !is_valid_utf8(payload)) {
     quarantine(resolved, payload,
-               {"not_utf8", "the payload is not UTF-8, as its Payload Format Indicator says"}, extra,
-               ops);
+               Failure{"not_utf8", "the payload is not UTF-8, as its Payload Format Indicator says"},
+               extra, ops);
     return {"not_utf8", nullptr};
   }
   Failure failure{"no_route", resolved.candidates.empty()

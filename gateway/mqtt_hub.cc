@@ -141,7 +141,8 @@ std::string MqttHub::headers_of(std::string_view properties) {
   std::vector<Header> headers;
   std::size_t bytes = 0, dropped = 0;
   for (auto& [name, value] : mqtt::payload_properties(properties)) {
-    if (bytes + name.size() + value.size() > limits::kHeaderBytesMax) {
+    if (headers.size() >= limits::kHeadersMax ||
+        bytes + name.size() + value.size() > limits::kHeaderBytesMax) {
       ++dropped;
       continue;
     }

@@ -1,5 +1,6 @@
 #include "storage/record.h"
 
+#include <algorithm>
 #include <array>
 
 #include "base/checksum.h"
@@ -112,33 +113,51 @@ std::optional<std::string> shown_value(const Record& record) {
   return tree ? tree->dump() : record.value;
 }
 
+namespace {
+
+void append_bytes_or_null(std::string& out, const std::optional<std::string>& s) {
+  if (s) {
+    append_json_bytes(out, *s);
+  } else {
+    out += "null";
+  }
+}
+
+}  // namespace
+
+std::string headers_json(std::string_view encoded) {
+  std::string out = "{";
+  if (auto headers = decode_headers(encoded)) {
+    for (auto h = headers->begin(); h != headers->end(); ++h) {
+      const auto same = [&](const Header& other) { return other.first == h->first; };
+      if (std::any_of(headers->begin(), h, same)) continue;  // it stands with the first of them
+      if (out.size() > 1) out.push_back(',');
+      append_json_string(out, is_valid_utf8(h->first) ? h->first : base64(h->first));
+      out.push_back(':');
+      const bool repeats = std::any_of(h + 1, headers->end(), same);
+      if (repeats) out.push_back('[');
+      append_bytes_or_null(out, h->second);
+      for (auto other = h + 1; repeats && other != headers->end(); ++other) {
+        if (!same(*other)) continue;
+        out.push_back(',');
+        append_bytes_or_null(out, other->second);
+      }
+      if (repeats) out.push_back(']');
+    }
+  }
+  return out + "}";
+}
+
 void append_record_json(std::string& out, std::string_view topic, std::int32_t partition,
                         Offset offset, const Record& record) {
-  const auto bytes_or_null = [&](const std::optional<std::string>& s) {
-    if (s) {
-      append_json_bytes(out, *s);
-    } else {
-      out += "null";
-    }
-  };
   out += "{\"topic\":";
   append_json_string(out, topic);
   out += cat(",\"partition\":", partition, ",\"offset\":", offset.value,
              ",\"timestamp\":", record.timestamp_ms, ",\"key\":");
-  bytes_or_null(record.key);
+  append_bytes_or_null(out, record.key);
   out += ",\"value\":";
-  bytes_or_null(shown_value(record));
-  out += ",\"headers\":{";
-  if (const auto headers = decode_headers(record.headers); headers) {
-    bool first = true;
-    for (const auto& [key, value] : *headers) {
-      if (!std::exchange(first, false)) out.push_back(',');
-      append_json_string(out, is_valid_utf8(key) ? key : base64(key));
-      out.push_back(':');
-      bytes_or_null(value);
-    }
-  }
-  out += "}}";
+  append_bytes_or_null(out, shown_value(record));
+  out += cat(",\"headers\":", record.headers.empty() ? "{}" : headers_json(record.headers), "}");
 }
 
 }  // namespace wayside

@@ -60,6 +60,9 @@ using Header = std::pair<std::string, std::optional<std::string>>;
 // The value as a person or a JSON reader wants it: CBOR as JSON text, all else as it is.
 [[nodiscard]] std::optional<std::string> shown_value(const Record& record);
 
+// The headers as a JSON object in their order; the values of a name that repeats are a list.
+[[nodiscard]] std::string headers_json(std::string_view encoded);
+
 // {"topic","partition","offset","timestamp","key","value","headers"}: the one form of a record.
 void append_record_json(std::string& out, std::string_view topic, std::int32_t partition,
                         Offset offset, const Record& record);

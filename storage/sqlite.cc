@@ -9,6 +9,7 @@
 #include "base/json.h"
 #include "base/limits.h"
 #include "base/text.h"
+#include "storage/record.h"
 
 namespace wayside {
 namespace {
@@ -293,21 +294,41 @@ void Database::stop_after(std::int64_t ms) {
       deadline_ms_.get());
 }
 
+namespace {
+
+// A function of one argument; where `Convert` gives nothing, its argument is its result.
+template <std::optional<std::string> (*Convert)(std::string_view)>
+void convert(sqlite3_context* context, int, sqlite3_value** arguments) noexcept {
+  const auto* bytes = static_cast<const char*>(sqlite3_value_blob(arguments[0]));
+  const auto size = static_cast<std::size_t>(sqlite3_value_bytes(arguments[0]));
+  try {
+    const auto text = Convert({bytes == nullptr ? "" : bytes, size});
+    if (!text) return sqlite3_result_value(context, arguments[0]);
+    sqlite3_result_text(context, text->data(), static_cast<int>(text->size()), SQLITE_TRANSIENT);
+  } catch (const std::exception&) {
+    sqlite3_result_error_nomem(context);
+  }
+}
+
+std::optional<std::string> json_of_cbor(std::string_view bytes) {
+  const auto tree = Json::parse_cbor(bytes);
+  return tree ? std::optional(tree->dump()) : std::nullopt;
+}
+
+std::optional<std::string> json_of_headers(std::string_view bytes) {
+  return headers_json(bytes);
+}
+
+}  // namespace
+
 void Database::add_cbor_function(const char* name) {
-  const auto function = [](sqlite3_context* context, int, sqlite3_value** arguments) noexcept {
-    const auto* bytes = static_cast<const char*>(sqlite3_value_blob(arguments[0]));
-    const auto size = static_cast<std::size_t>(sqlite3_value_bytes(arguments[0]));
-    try {
-      const auto tree = Json::parse_cbor({bytes == nullptr ? "" : bytes, size});
-      if (!tree) return sqlite3_result_value(context, arguments[0]);
-      const std::string text = tree->dump();
-      sqlite3_result_text(context, text.data(), static_cast<int>(text.size()), SQLITE_TRANSIENT);
-    } catch (const std::exception&) {
-      sqlite3_result_error_nomem(context);
-    }
-  };
-  sqlite3_create_function(db_.get(), name, 1, SQLITE_UTF8 | SQLITE_DETERMINISTIC, nullptr, function,
-                          nullptr, nullptr);
+  sqlite3_create_function(db_.get(), name, 1, SQLITE_UTF8 | SQLITE_DETERMINISTIC, nullptr,
+                          convert<json_of_cbor>, nullptr, nullptr);
+}
+
+void Database::add_headers_function() {
+  sqlite3_create_function(db_.get(), "headers_json", 1, SQLITE_UTF8 | SQLITE_DETERMINISTIC, nullptr,
+                          convert<json_of_headers>, nullptr, nullptr);
 }
 
 void Database::limit_memory(std::int64_t bytes) {

@@ -75,6 +75,8 @@ class Database {
   void stop_after(std::int64_t ms);
   // An SQL function of this connection: CBOR as JSON text; what is no CBOR as it is.
   void add_cbor_function(const char* name);
+  // headers_json(headers): a record's headers as a JSON object.
+  void add_headers_function();
   // Refuses everything but reading this database, with functions that only compute (for SQL that a
   // person typed).
   void forbid_changes();

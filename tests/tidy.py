@@ -58,6 +58,8 @@ def check_source(path, text):
                     problem(path, n, f"{header} is confined to {', '.join(sorted(allowed))}")
     lines = text.count("\n")
     most = 150 if path.endswith(".h") else 500
+    if path == "base/limits.h":
+        most = 300  # a table
     if lines > most and not path.startswith("tests/"):
         problem(path, lines, f"{lines} lines; {most} are allowed")
     if path.endswith(".h") and not text.startswith("// "):

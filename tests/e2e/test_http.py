@@ -258,12 +258,20 @@ class Discards(unittest.TestCase):
                     ("split", "{}"), ("cbor", "\x81"))):
                 wire.send(publish_packet(topic, payload, 1, i + 1, 5))
                 self.assertEqual(wire.read()[0], PUBACK)
+            not_text = b"\x01\x01"  # Payload Format Indicator 1
+            many = b"\x26\0\1k\0\1v" * 70
+            for payload, properties in (("x" * 70_000, b""), (b"\xff", not_text), ("m", many)):
+                wire.send(publish_packet("raw/x", payload, 1, 1, 5, properties=properties))
+                self.assertEqual(wire.read()[0], PUBACK)
+            wire.send(packet(8, 2, b"\0\1\0\0\1#\0"))  # SUBSCRIBE
+            self.assertEqual(wire.read()[0], 9)
             wire.send(packet(15, 0, b""))  # AUTH, which nobody asked for
             wire.expect_close()
         with Wire(gateway.port) as wire:
-            wire.connect("device", 5)
-            wire.send(publish_packet("raw/x", "x" * 70_000, 1, 1, 5))
+            wire.send(b"\x10\xff\xff\x7f")  # a CONNECT of 2 MB
             wire.expect_close()
+        with Wire(gateway.port) as wire:
+            wire.send(b"SSH-2.0-x\r\n").expect_close()
         with Wire(gateway.port) as wire:
             wire.send(connect_packet("c" * 2000, 5))
             wire.expect_close()

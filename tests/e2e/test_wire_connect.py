@@ -354,7 +354,7 @@ class Connack(WireCase):
 
     def test_v5(self):
         """[MQTT-3.2.2-1], [MQTT-3.2.2-8], [MQTT-4.12.0-6] (no method), 3.2.2.3."""
-        says = {RECEIVE_MAX: 7, MAX_PACKET: 4096, 0x22: 32}
+        says = {RECEIVE_MAX: 7, MAX_PACKET: 4096}
         for wanted, told in ((None, None), (0, None), (7200, None), (7201, 7200),
                              (0xFFFFFFFF, 7200)):
             with self.subTest(wanted=wanted):
