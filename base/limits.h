@@ -37,8 +37,8 @@ inline constexpr std::size_t kHeaderBytesMax = 16 * 1024;
 inline constexpr std::size_t kHeadersMax = 64;
 // ... and of all records together that one reading is split into, each of which has them.
 inline constexpr std::size_t kSplitHeaderBytesMax = 1024 * 1024;
-// A peer that is silent for so long is asked by TCP whether it is there, so often, at this interval:
-// one that has vanished is known after two minutes, whatever its MQTT keep-alive is.
+// A peer that is silent for so long is asked by TCP whether it is there, so often, at this
+// interval: one that has vanished is known after two minutes, whatever its MQTT keep-alive is.
 inline constexpr int kTcpKeepIdleS = 60;
 inline constexpr int kTcpKeepProbes = 4;
 inline constexpr int kTcpKeepIntervalS = 15;

@@ -37,8 +37,8 @@ struct PahoPublisher::Impl {
   [[nodiscard]] static tl::unexpected<Error> failed(std::string_view doing,
                                                     const std::string& why) {
     return fail(ErrorCode::unavailable, cat(doing, ": ", why),
-                "is the gateway running, and is this its address? One that is full, or cannot write "
-                "its log, ends the connection: see 'wayside status'");
+                "is the gateway running, and is this its address? One that is full, or cannot "
+                "write its log, ends the connection: see 'wayside status'");
   }
 
   Status wait_oldest() {

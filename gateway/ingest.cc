@@ -76,10 +76,9 @@ TpId Ingest::partition_for(Target& target, const std::optional<std::string>& key
 Ingest::Outcome Ingest::make(const Resolved& resolved, std::string_view payload, bool retain,
                              std::vector<Op>& ops, const Extra& extra) {
   if (extra.must_be_text && !is_valid_utf8(payload)) {
-    quarantine(resolved, payload,
-               Failure{"not_utf8", "the payload is not UTF-8, as its Payload Format Indicator says"},
-               extra, ops);
-    return {"not_utf8", nullptr};
+    const Failure failure{"not_utf8", "it is not UTF-8, though its Payload Format Indicator says so"};
+    quarantine(resolved, payload, failure, extra, ops);
+    return {failure.name, nullptr};
   }
   Failure failure{"no_route", resolved.candidates.empty()
                                   ? "no [[route]] takes this MQTT topic"

@@ -227,7 +227,7 @@ std::string client_id_of_connect(std::span<const std::uint8_t> body) {
   r.bytes(3);  // flags and keep-alive
   if (v5) r.bytes(r.variable());
   const std::string_view id = r.prefixed();
-  return r.bad() ? std::string() : std::string(id.substr(0, limits::kClientIdBytesMax));
+  return r.bad() ? std::string() : std::string(id.substr(0, limits::kKeyBytesMax));
 }
 
 Decoded<bool> check_publish_flags(std::uint8_t flags, Version version) {

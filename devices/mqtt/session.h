@@ -23,8 +23,8 @@ struct SessionLimits {
   std::uint16_t receive_maximum = 1000;  // PUBLISH packets of QoS 1 and 2 not yet acknowledged
   std::size_t packet_bytes_max = 1 << 20;
   std::uint16_t topic_alias_maximum = 0;
-  bool set_oversized_aside = true;    // else a PUBLISH beyond a limit ends its connection
-  bool grant_subscriptions = false;   // though nothing is ever sent for them
+  bool set_oversized_aside = true;   // else a PUBLISH beyond a limit ends its connection
+  bool grant_subscriptions = false;  // though nothing is ever sent for them
 };
 
 // What storage knows of a client when it connects.
@@ -40,7 +40,8 @@ class Session {
   // Gives bytes to decode; they must stay where they are until next() has returned NeedMore, or
   // stash() was called.
   void feed(std::span<const std::uint8_t> bytes);
-  // The next event, whose views are valid until the next call. The acknowledgement it asks for is held until release(ticket).
+  // The next event, whose views are valid until the next call. The acknowledgement it asks for is
+  // held until release(ticket).
   // REQUIRES: no Ended so far; no ConnectRequested that is not answered.
   [[nodiscard]] Event next(std::uint64_t ticket);
   // Keeps what is not decoded yet, before the caller's bytes go away.
@@ -49,8 +50,8 @@ class Session {
   // False: the client takes no packet as large as a CONNACK; close.
   [[nodiscard]] bool accept(const StoredSession& stored, const ConnackProperties& properties);
   void refuse(Reason reason, std::string_view text);
-  // A refusal that passes: a client of 3.1 or 3.1.1 is told "unavailable", one of version 5 nothing, because
-  // libmosquitto takes every refusal of version 5 as final and never comes back.
+  // A refusal that passes: a client of 3.1 or 3.1.1 is told "unavailable", one of version 5
+  // nothing, because libmosquitto takes every refusal of version 5 as final and never comes back.
   void refuse_for_now();
   // Everything up to this ticket is committed: its acknowledgements, in order, become output.
   // Returns how many.

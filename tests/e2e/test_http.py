@@ -208,7 +208,7 @@ class Discards(unittest.TestCase):
                     source = f.read()
                 names |= set(re.findall(r'"((?:refused|quarantined|quarantine|deleted|subscribe'
                                         r'|retained)'
-                                        r'\.[a-z_]+)"', source))
+                                        r'\.[a-z_]+|dropped\.headers)"', source))
                 if path.endswith("ingest.cc"):
                     names |= {f"quarantined.{n}" for n in
                               re.findall(r'(?:Failure\{|failure\{|\? )"([a-z_]+)"|: "(not_json)"',

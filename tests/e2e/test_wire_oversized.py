@@ -109,7 +109,7 @@ class Oversized(Limited):
 
     @both
     def test_qos2_once(self, version):
-        """Sent again, over a new connection too, and after PUBREL a new one under its identifier."""
+        """Sent again, over a new connection too; after PUBREL a new one under its identifier."""
         session = {"clean": False, "properties": expiry(60)}
         big = self.publish("z" * 2 * MAX, 2, 5, version)
         wire = self.open(version, **session)
@@ -198,7 +198,8 @@ class Oversized(Limited):
         mine = [d for d in devices if d["client_id"] == self.id_]
         self.assertIn("too_large", mine[0]["trouble"])
         self.assertIn("it is set aside in 'quarantine'", self.gateway.log())
-        counted = self.gateway.sql("SELECT value FROM _ws_counters WHERE name='quarantined.too_large'")
+        counted = self.gateway.sql("SELECT value FROM _ws_counters"
+                                   " WHERE name='quarantined.too_large'")
         stored = self.gateway.sql("SELECT count(*) FROM quarantine WHERE key LIKE 'client%'")
         self.assertEqual(counted, stored)
         offset = str(self.aside()[0]["offset"])

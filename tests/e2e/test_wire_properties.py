@@ -1,5 +1,5 @@
-"""What MQTT 5 says about a reading is kept as the record's headers, wherever the record goes: to its
-topic, in parts, to quarantine and back, to programs, into SQL and upstream."""
+"""What MQTT 5 says about a reading is kept as the record's headers, wherever the record goes: to
+its topic, in parts, to quarantine and back, to programs, into SQL and upstream."""
 
 import base64
 
@@ -84,7 +84,7 @@ class Properties(WireCase):
             self.check(record["headers"])
 
     def test_sql(self):
-        """headers_json() in wayside query; in other programs the column as docs/FORMAT.md has it."""
+        """headers_json() in wayside query; elsewhere the column as docs/FORMAT.md has it."""
         self.send("raw/sql", "x", user("where", "hall \u00e4") + user("a", "b"))
         done = self.gateway.cli("query", "--json",
                                 "SELECT headers_json(headers) ->> '$.\"mqtt.user.where\"' AS h"
