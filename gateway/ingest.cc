@@ -76,9 +76,12 @@ TpId Ingest::partition_for(Target& target, const std::optional<std::string>& key
 Ingest::Outcome Ingest::make(const Resolved& resolved, std::string_view payload, bool retain,
                              std::vector<Op>& ops, const Extra& extra) {
   if (extra.must_be_text && !is_valid_utf8(payload)) {
-    const Failure failure{"not_utf8", "it is not UTF-8, though its Payload Format Indicator says so"};
-    quarantine(resolved, payload, failure, extra, ops);
-    return {failure.name, nullptr};
+    const Failure no_text = Failure{"not_utf8", "it is not UTF-8, though its Payload Format "
+                                                "Indicator says so"};
+    quarantine(resolved, payload, no_text, extra, ops);
+    Outcome outcome;
+    outcome.quarantined = no_text.name;
+    return outcome;
   }
   Failure failure{"no_route", resolved.candidates.empty()
                                   ? "no [[route]] takes this MQTT topic"

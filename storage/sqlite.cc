@@ -96,7 +96,7 @@ bool only_computes(std::string_view function) {
       " -> ->> _ws_cbor_json abs acos acosh asin asinh atan atan2 atanh avg ceil ceiling char"
       " coalesce concat concat_ws cos cosh count cume_dist current_date current_time"
       " current_timestamp date datetime degrees dense_rank exp first_value floor format glob"
-      " group_concat hex if ifnull iif instr json json_array json_array_length json_each"
+      " group_concat headers_json hex if ifnull iif instr json json_array json_array_length json_each"
       " json_error_position json_extract json_group_array json_group_object json_insert json_object"
       " json_patch json_pretty json_quote json_remove json_replace json_set json_type json_valid"
       " julianday lag last_value lead length like likelihood likely ln log log10 log2 lower ltrim"
