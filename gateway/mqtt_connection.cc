@@ -337,6 +337,7 @@ void MqttConnection::close() {
   session_.let_go();
   forget_topics();
   std::string().swap(out_);
+  std::string().swap(session_.output());
   count_memory();
 }
 
@@ -344,6 +345,7 @@ void MqttConnection::close() {
 void MqttConnection::count_memory() {
   std::size_t bytes = session_.held_bytes() + out_.capacity() + topics_bytes_;
   if (will_) bytes += bytes_of(*will_);
+  if (state_ == State::closed) bytes = 0;  // or it would be asked to go for ever
   hub_.strangers.holds(held_, bytes, state_ == State::open && !accepted_);
 }
 

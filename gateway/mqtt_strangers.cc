@@ -90,7 +90,7 @@ MqttConnection* Strangers::largest(bool before_connect) const {
   double most = 0;
   for (const auto& c : connections) {
     const Held& held = c->held();
-    if (held.bytes <= share || (before_connect && !held.before_connect)) continue;
+    if (c->closed() || held.bytes <= share || (before_connect && !held.before_connect)) continue;
     const auto silent_ms = static_cast<double>(now - c->last_packet_ms() + 1);
     const double score = static_cast<double>(held.bytes) * silent_ms;
     if (score > most) most = score, found = c.get();
