@@ -47,7 +47,7 @@ inline constexpr std::size_t kQueryRowsMax = 100'000;
 // Requests at a time; for one more the oldest that is not answered yet goes.
 inline constexpr unsigned kHttpConnectionsMax = 16;
 // Their sockets, with those that are about to be closed.
-inline constexpr unsigned kHttpSocketsMax = 128;
+inline constexpr unsigned kHttpSocketsMax = 48;
 inline constexpr unsigned kHttpTimeoutS = 10;
 
 }  // namespace wayside::limits

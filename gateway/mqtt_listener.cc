@@ -24,7 +24,8 @@ using std::chrono::milliseconds;
 constexpr auto kTick = milliseconds(100);
 constexpr std::int64_t kStopMs = 10'000;  // for commits and acknowledgements at the end
 constexpr std::int64_t kLastWordsMs = 500;
-constexpr int kOtherDescriptors = 128;  // database, bridges, control
+// Control, monitoring; database, bridges, subscriptions.
+constexpr auto kOtherDescriptors = limits::kControlPeersMax + limits::kHttpSocketsMax + 64;
 
 // As many descriptors as max_connections needs, if the system gives them.
 Status allow_descriptors(std::int64_t connections) {

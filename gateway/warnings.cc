@@ -114,6 +114,7 @@ class Warner {
   bool readable(const std::string& what, const std::string& path) {
     struct stat st {};
     if (path.empty() || ::stat(path.c_str(), &st) == 0) return !path.empty();
+    if (errno == EACCES) return false;  // whoever asks may not look there; the gateway may
     say(cat(what, " ", printable(path), ": ", std::strerror(errno)), true);
     return false;
   }
