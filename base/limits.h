@@ -122,6 +122,17 @@ inline constexpr std::size_t kSubscriptionsMax = 8;
 
 // --- bridge --------------------------------------------------------------------------------
 inline constexpr std::size_t kBridgesMax = 16;
+// Records looked through for one to try when others are refused, before the next try is due: 2 s of
+// a small board's time.
+inline constexpr std::int64_t kProbeScanRecords = 200'000;
+// Keys that are told apart meanwhile: beyond, the search begins anew.
+inline constexpr std::size_t kProbeOrdersMax = 100'000;
+// Records that were tried and refused, or may be tried, that are remembered.
+inline constexpr std::size_t kProbesRemembered = 1000;
+// Records tried at once when the suspicion is new, and at each later try of what is suspected: a
+// metered link.
+inline constexpr int kProbesAtFirst = 16;
+inline constexpr int kProbesPerTry = 2;
 // What is read of an upstream's answer.
 inline constexpr std::size_t kReplyBytesMax = 64 * 1024;
 

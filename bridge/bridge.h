@@ -2,23 +2,27 @@
 // its progress is the committed offsets of the group bridge.<name>. A batch is sealed (its range
 // is in the database) before its first send, and the same batch goes out under the same
 // idempotency key until it is settled, over any number of crashes. It tries for ever.
-// Thread: one of its own; status() from any.
+// Settling is in settle.cc. Thread: one of its own; status(), edit() and set_paused() from any.
 #pragma once
 
 #include <cstdint>
+#include <functional>
+#include <map>
 #include <memory>
 #include <optional>
 #include <random>
 #include <stop_token>
 #include <string>
 #include <thread>
-#include <unordered_map>
 #include <vector>
 
 #include "base/clock.h"
 #include "base/log.h"
 #include "base/mutex.h"
+#include "bridge/blame.h"
+#include "bridge/sealed.h"
 #include "bridge/sink.h"
+#include "bridge/unsent.h"
 #include "storage/log.h"
 #include "storage/reader.h"
 
@@ -34,10 +38,12 @@ struct BridgeOptions {
 
 struct BridgeStatus {
   std::string state;  // in words: "sending", "waiting for readings", "upstream unreachable: …"
+  std::string note;   // what is not as configured, while it works all the same; mostly empty
   std::int64_t since_ms = 0;  // wall
   std::int64_t records_sent = 0, batches_sent = 0, tries_failed = 0;
   std::int64_t last_delivered_ms = 0;
   double records_per_s = 0;  // while it sends, smoothed
+  bool failing = false;      // the last try failed
   bool paused = false;
 };
 
@@ -55,43 +61,57 @@ class Bridge {
   [[nodiscard]] BridgeStatus status() const;
   // A technician stops it for a while; what is under way is finished. Thread: any.
   void set_paused(bool paused);
-  [[nodiscard]] static std::string group(const std::string& bridge) { return "bridge." + bridge; }
+  // Does this on the bridge's thread, between two requests; it then begins anew from what is
+  // committed. So somebody else may change its positions. Also when it stops. Thread: any.
+  void edit(std::function<void()> work);
+  [[nodiscard]] static std::string group(const std::string& bridge) { return bridge_group(bridge); }
 
  private:
-  // Topics of one chain are read by one cursor.
-  struct Lane {
-    ChainId chain;
-    std::vector<TpId> tps;
-    Seq next{};  // nothing before it is unsent: never too late, sometimes too early
-    std::int64_t waiting_since_ms = 0;                // steady; for the linger; 0: nothing waits
-    std::unordered_map<TpId, std::int64_t> position;  // committed: the next offset to send
-    std::map<TpId, PartitionMarks> marks = {};        // as they were when it began
-  };
-  struct Sealed {
-    SealedRange range;
-    OutgoingBatch batch;
-    std::vector<StoredRecord> records;
-  };
+  enum class Probed { taken, refused, nobody, settled, interrupted };
 
   void run(std::stop_token stop);
   [[nodiscard]] Status run_until_error(std::stop_token stop);
-  [[nodiscard]] Status find_positions(LogReader& reader);
-  [[nodiscard]] Result<std::optional<Sealed>> resume_sealed(LogReader& reader);
+  [[nodiscard]] Status load(LogReader& reader);
+  void do_edits();
+  [[nodiscard]] bool has_edits() const;
+  [[nodiscard]] Result<std::optional<SealedBatch>> resume(LogReader& reader, BatchKind kind);
+  [[nodiscard]] bool belongs(BatchKind kind, const StoredRecord& record) const;
+  [[nodiscard]] Result<std::string> old_key(LogReader& reader, const SealedRange& range) const;
   // The next batch that is worth sending now; none: wait.
-  [[nodiscard]] Result<std::optional<Sealed>> next_batch(LogReader& reader, std::stop_token stop);
-  [[nodiscard]] Result<std::optional<Sealed>> fill(LogReader& reader, Lane& lane,
-                                                   std::stop_token stop);
+  [[nodiscard]] Result<std::optional<SealedBatch>> next_batch(LogReader& reader,
+                                                              std::stop_token stop);
+  [[nodiscard]] Result<std::optional<SealedBatch>> fill(LogReader& reader, Lane& lane,
+                                                        std::stop_token stop);
+  [[nodiscard]] Result<std::optional<SealedBatch>> next_again(LogReader& reader);
+  [[nodiscard]] SealedBatch seal(BatchKind kind, ChainId chain, const std::vector<TpId>& tps,
+                                 std::vector<StoredRecord> records) const;
   // How long a batch that is not full may still wait; none: nothing waits.
   [[nodiscard]] std::optional<std::int64_t> linger_left_ms() const;
-  [[nodiscard]] Sealed make_sealed(const Lane& lane, std::vector<StoredRecord> records,
-                                   const std::string& key) const;
-  [[nodiscard]] std::string new_key() const;
-  [[nodiscard]] Result<std::string> old_key(LogReader& reader, const SealedRange& range) const;
-  [[nodiscard]] Status send_until_settled(LogReader& reader, Sealed sealed, std::stop_token stop);
-  [[nodiscard]] Status settle(LogReader& reader, const Sealed& sealed, std::optional<Sealed>& next,
-                              const SinkReply& reply, std::stop_token stop);
+
+  [[nodiscard]] Status send_until_settled(LogReader& reader, SealedBatch sealed,
+                                          std::stop_token stop);
+  [[nodiscard]] SinkReply send(const SealedBatch& sealed, std::stop_token stop);
+  [[nodiscard]] Status halve(SealedBatch& sealed);
+  [[nodiscard]] Result<Probed> probe(LogReader& reader, const SealedBatch& suspect,
+                                     const SinkReply& why, std::stop_token stop);
+  [[nodiscard]] Result<Probed> send_probe(LogReader& reader, const SealedBatch& probe,
+                                          const SealedBatch* suspect, const SinkReply& why,
+                                          std::stop_token stop);
+  // Its records are taken, or set aside because they were refused (then why).
+  [[nodiscard]] Status settle(LogReader& reader, const SealedBatch& sealed,
+                              const SinkReply* refusal, std::optional<SealedBatch>& next,
+                              std::stop_token stop);
+  [[nodiscard]] Status settle_again(LogReader& reader, const SealedBatch& sealed,
+                                    const SinkReply* refusal);
+  [[nodiscard]] Status quarantine(LogReader& reader, const StoredRecord& record,
+                                  const std::string& what, std::vector<Op>& ops);
+  // Where in quarantine these wait.
+  [[nodiscard]] Result<std::vector<Offset>> held(LogReader& reader,
+                                                 const std::vector<StoredRecord>& records);
+  [[nodiscard]] Status find_held(LogReader& reader);
+  void note_delivered(std::int64_t records, std::int64_t ms);
+  void grow();
   [[nodiscard]] Status commit(std::vector<Op> ops);
-  void note_expired(const Lane& lane, const StoredRecord& record, std::vector<Op>& ops);
   // Between two tries; of sending, it ends when a technician pauses the bridge.
   void pause(const SinkReply& reply, std::stop_token stop, bool sending = true);
   void wait_while_paused(std::stop_token stop);
@@ -103,16 +123,24 @@ class Bridge {
   BatchSink& commits_;
   const Clock& clock_;
   Logger& logger_;
-  std::vector<Lane> lanes_;
+  Unsent unsent_;
+  Blame blame_;
+  Prober prober_;
+  std::vector<Resend> again_;  // what is sent once more, as the log has it
+  // Which of it is in quarantine, and waits there; looked up when it is needed.
+  std::optional<std::multimap<std::pair<TpId, Offset>, Offset>> held_;
   std::size_t next_lane_ = 0;
-  std::int64_t records_most_ = 0;  // of a batch now: lowered by 413 and 400
-  int failures_ = 0;               // in a row
-  int refused_ = 0;                // single records, in a row
+  std::int64_t records_most_ = 0;           // of a batch now: lowered by 413 and refusals
+  std::int64_t taken_ = 0, grow_after_ = 1;  // batches taken of that size; how many it needs
+  int failures_ = 0;                        // in a row
+  int answers_ = 0;                         // of them in a row such as one record may cause
+  int others_refused_ = -1;                 // since something was taken; -1: none was tried
   std::minstd_rand random_;
 
   mutable Mutex mutex_;
   std::condition_variable_any wake_;
   BridgeStatus status_ GUARDED_BY(mutex_);
+  std::vector<std::function<void()>> edits_ GUARDED_BY(mutex_);
   std::jthread thread_;  // last
 };
 

@@ -259,13 +259,16 @@ const auto kKeys = std::to_array<Key>({
    [](C& c, const V& v) { c.bridges.back().timeout_ms = v.number; }},
   {"bridge", "retry_max", duration, "\"30s\"", false, 100, kDay, "",
    "The longest pause between two tries, unless the upstream asks for a longer one by Retry-After "
-   "(up to an hour). Pauses double from 0.5 s, with full jitter; it tries for ever.",
+   "(up to an hour). Pauses double from 0.5 s, also while the link is away (a try costs bytes on a "
+   "metered one), and are between half and all of that; it tries for ever.",
    [](C& c, const V& v) { c.bridges.back().retry_max_ms = v.number; }},
   {"bridge", "gzip", boolean, "true", false, 0, 0, "",
-   "Compress requests (Content-Encoding: gzip), about 8 times for JSON.",
+   "Compress requests (Content-Encoding: gzip), about 8 times for JSON. An upstream that does not "
+   "take it is served without until the next start; 'bridge status' says so.",
    [](C& c, const V& v) { c.bridges.back().gzip = v.boolean; }},
   {"bridge", "token_file", text, "\"\"", false, 0, 0, "",
-   "A file with a bearer token, sent as Authorization. Read anew for every request.",
+   "A file with a bearer token, sent as Authorization. Read anew for every request. A user name or "
+   "password in the URL is refused.",
    [](C& c, const V& v) { c.bridges.back().token_file = v.text; }},
   {"bridge", "ca_file", text, "\"\"", false, 0, 0, "",
    "A file of CA certificates (PEM) for https, instead of the system's.",

@@ -9,6 +9,7 @@
 #include "base/file.h"
 #include "base/limits.h"
 #include "base/text.h"
+#include "gateway/bridge_change.h"
 #include "gateway/control.h"
 #include "gateway/ingest.h"
 #include "storage/coordinator.h"
@@ -40,6 +41,8 @@ class Request {
       status = delete_group();
     } else if (what == "quarantine.settle") {
       status = settle();
+    } else if (what == "bridge.skip" || what == "bridge.rewind" || what == "bridge.resend") {
+      status = move_bridge(what);
     } else if (what == "bridge.pause" || what == "bridge.resume") {
       status = pause_bridge(what == "bridge.pause");
     } else if (what == "restored") {
@@ -188,11 +191,9 @@ class Request {
 
   Status pause_bridge(bool pause) {
     const std::string name = json_.text("bridge");
-    const auto& bridges = plan_.config.bridges;
-    if (std::none_of(bridges.begin(), bridges.end(),
-                     [&](const BridgeConfig& b) { return b.name == name; })) {
+    if (!has_bridge(name)) {
       std::vector<std::string> names;
-      for (const BridgeConfig& b : bridges) names.push_back(b.name);
+      for (const BridgeConfig& b : plan_.config.bridges) names.push_back(b.name);
       const std::string near = nearest(name, names);
       return fail(ErrorCode::not_found, cat("there is no bridge '", printable(name), "'"),
                   near.empty() ? "'wayside bridge status' shows what there is"
@@ -200,6 +201,70 @@ class Request {
     }
     commit(
         {SetFact{pause_fact(name), pause ? std::optional(cat(clock_.wall_ms())) : std::nullopt}});
+    return {};
+  }
+
+  [[nodiscard]] bool has_bridge(const std::string& name) const {
+    const auto& bridges = plan_.config.bridges;
+    return std::any_of(bridges.begin(), bridges.end(),
+                       [&](const BridgeConfig& b) { return b.name == name; });
+  }
+
+  [[nodiscard]] Result<TpId> partition_of(const Topic& topic, std::int64_t partition) const {
+    if (partition < 0 || partition >= static_cast<std::int64_t>(topic.partitions.size())) {
+      return fail(ErrorCode::invalid_argument, cat(topic.name, " has no partition ", partition));
+    }
+    return topic.partitions[static_cast<std::size_t>(partition)].tp;
+  }
+
+  // While this is done the bridge stands: see Bridge::edit.
+  Status move_bridge(const std::string& what) {
+    const std::string name = json_.text("bridge");
+    const auto catalog = log_.catalog();
+    WS_ASSIGN(LogReader reader, LogReader::open(log_.path()));
+    BridgeChange change;
+    if (what == "bridge.resend") {
+      WS_ASSIGN(const Topic* topic, known_topic(*catalog));
+      WS_ASSIGN(const TpId tp, partition_of(*topic, json_.number("partition", -1)));
+      if (!has_bridge(name)) {
+        return fail(ErrorCode::not_found, cat("there is no bridge '", printable(name), "'"));
+      }
+      WS_ASSIGN(change,
+                resend_change(reader, name, tp, json_.number("from", -1), json_.number("to", -1)));
+    } else {
+      std::vector<Target> here, left;  // of the bridge's topics, and of others
+      for (const Json& one : json_.list("offsets")) {
+        const Topic* topic = catalog->find(one.text("topic"));
+        if (topic == nullptr) {
+          return tl::unexpected<Error>(catalog->unknown_topic(one.text("topic")));
+        }
+        WS_ASSIGN(const TpId tp, partition_of(*topic, one.number("partition", -1)));
+        const auto& bridges = plan_.config.bridges;
+        const bool forwards = std::any_of(
+            bridges.begin(), bridges.end(), [&](const BridgeConfig& b) {
+              return b.name == name && std::any_of(b.topics.begin(), b.topics.end(),
+                                                   [&](const std::string& t) {
+                                                     return catalog->find(t) == topic;
+                                                   });
+            });
+        (forwards ? here : left).push_back({tp, one.number("offset", -1)});
+      }
+      if (what == "bridge.rewind") {
+        WS_ASSIGN(change, rewind_change(reader, name, here));
+      } else {
+        WS_ASSIGN(change, skip_change(reader, name, here, false));
+        if (here.empty()) {
+          WS_ASSIGN(change, skip_change(reader, name, left, true));
+        }
+      }
+    }
+    Batch batch;
+    batch.ops = std::move(change.ops);
+    batch.flush_now = true;
+    batch.done = [answer = answer_, n = change.records](Batch&, const Status& status) {
+      answer(status ? cat("{\"ok\":true,\"records\":", n, "}") : error_json(status.error()));
+    };
+    log_.submit(std::move(batch));
     return {};
   }
 
@@ -251,7 +316,14 @@ class Request {
       auto page = reader.read(quarantine->chain, *next, {{tp}}, {});
       if (!page) break;
       for (const StoredRecord& r : page->records) {
-        if (offsets.erase(r.offset.value) > 0) settle_one(ingest, r, retry, settling);
+        if (offsets.erase(r.offset.value) == 0) continue;
+        const bool refused = header_of(r, "reason") == "refused_upstream";
+        const std::string bridge = retry && refused ? header_of(r, "bridge") : "";
+        if (bridge.empty()) {
+          settle_one(ingest, r, retry, settling);
+        } else if (auto sent = send_again(reader, bridge, r, settling); !sent) {
+          settling->done(r.offset.value, "kept: " + sent.error().what);
+        }
       }
       next = page->next;
       if (page->at_end) break;
@@ -281,46 +353,85 @@ class Request {
     log_.submit(std::move(batch));
   }
 
-  static std::string retry_one(Ingest& ingest, const StoredRecord& r, std::vector<Op>& ops) {
+  static std::string header_of(const StoredRecord& r, std::string_view name) {
     const auto headers = decode_headers(r.record.headers);
-    const auto header = [&](std::string_view name) {
-      std::string out;
-      if (!headers) return out;
-      for (const auto& [key, value] : *headers) {
-        if (key == name) out = value.value_or("");
-      }
-      return out;
+    for (const auto& [key, value] : headers ? *headers : std::vector<Header>{}) {
+      if (key == name) return value.value_or("");
+    }
+    return "";
+  }
+
+  // What the upstream refused goes to it once more, as it is in its topic; it is settled here when
+  // the upstream has taken it.
+  Status send_again(LogReader& reader, const std::string& bridge, const StoredRecord& r,
+                    const std::shared_ptr<Settling>& settling) {
+    const auto catalog = log_.catalog();
+    const auto partition = parse_int(header_of(r, "partition"));
+    const auto offset = parse_int(header_of(r, "offset"));
+    const Topic* topic = catalog->find(header_of(r, "topic"));
+    if (topic == nullptr || !partition || !offset) {
+      return fail(ErrorCode::not_found, "its topic is not there any more");
+    }
+    if (!has_bridge(bridge)) {
+      return fail(ErrorCode::not_found,
+                  cat("there is no bridge '", printable(bridge), "' any more"));
+    }
+    WS_ASSIGN(const auto settled, reader.settled());
+    if (settled.contains(r.offset.value)) {
+      settling->done(r.offset.value, "settled before");
+      return {};
+    }
+    WS_ASSIGN(const TpId tp, partition_of(*topic, *partition));
+    WS_ASSIGN(const auto seq, reader.seq_of(topic->chain, tp, Offset(*offset)));
+    LogReader::Page page;
+    if (seq) {
+      WS_ASSIGN(page, reader.read(topic->chain, *seq, {{tp}}, {1, SIZE_MAX}));
+    }
+    if (page.records.empty() || page.records.front().offset.value != *offset) {
+      return fail(ErrorCode::out_of_range,
+                  cat(topic->name, " ", *partition, ":", *offset,
+                      " is not in the log any more; 'wayside quarantine export' has this copy"));
+    }
+    Batch batch;
+    batch.flush_now = true;
+    batch.ops.emplace_back(Resend{bridge, tp, Offset(*offset), Offset(*offset + 1)});
+    batch.done = [settling, bridge, at = r.offset.value](Batch&, const Status& status) {
+      settling->done(at, status ? cat("goes to bridge ", bridge,
+                                      " again; it is dealt with when the upstream takes it")
+                                : "kept: " + status.error().what);
     };
-    const std::string topic = header("mqtt.topic");
-    if (topic.empty() && !header("group").empty()) {
-      const std::string place = cat(header("topic"), " -p ", header("partition"));
-      return cat("kept: the program of group ", header("group"), " refused it; it is in ",
-                 header("topic"), " ", header("partition"), ":", header("offset"),
-                 " too. Once the program is mended, it alone: wayside read ", place, " -o ",
-                 header("offset"), " -n 1 --json | PROGRAM; or all from there on: wayside groups"
-                 " reset ", header("group"), " ", place, " --to ", header("offset"),
-                 " --execute. Then drop it");
+    log_.submit(std::move(batch));
+    return {};
+  }
+
+  static std::string retry_one(Ingest& ingest, const StoredRecord& r, std::vector<Op>& ops) {
+    const std::string group = header_of(r, "group");
+    if (!group.empty()) {
+      const std::string offset = header_of(r, "offset");
+      const std::string place = cat(header_of(r, "topic"), " -p ", header_of(r, "partition"));
+      return cat("kept: the program of group ", group, " refused it; it is in ",
+                 header_of(r, "topic"), " ", header_of(r, "partition"), ":", offset,
+                 " too. Once the program is mended, it alone: wayside read ", place, " -o ", offset,
+                 " -n 1 --json | PROGRAM; or all from there on: wayside groups reset ", group, " ",
+                 place, " --to ", offset, " --execute. Then drop it");
     }
-    if (topic.empty()) {
-      return cat("kept: the upstream of bridge ", header("bridge"), " refused it; it is in ",
-                 header("topic"), " ", header("partition"), ":", header("offset"),
-                 " too. Drop it when that is seen to");
-    }
-    if (header("reason") == "too_large") {
-      return cat("kept: it was too large (", header("detail"),
+    if (header_of(r, "reason") == "too_large") {
+      return cat("kept: it was too large (", header_of(r, "detail"),
                  ") and only its beginning is here; drop it, and let the device send less");
     }
     // What MQTT 5 said about the reading is the reading's; the rest says why it is here.
     std::vector<Header> own;
+    const auto headers = decode_headers(r.record.headers);
     for (const Header& h : headers ? *headers : std::vector<Header>{}) {
       const bool here = h.first == "mqtt.topic" || h.first == "mqtt.client_id";
       if (h.first.starts_with("mqtt.") && !here) own.push_back(h);
     }
     const std::string encoded = encode_headers(own);
     std::vector<Op> made;
-    const auto outcome =
-        ingest.make(ingest.resolve(topic, header("mqtt.client_id")), r.record.value.value_or(""),
-                    (r.record.attributes & kRetained) != 0, made, {encoded, false});
+    const auto outcome = ingest.make(
+        ingest.resolve(header_of(r, "mqtt.topic"), header_of(r, "mqtt.client_id")),
+        r.record.value.value_or(""), (r.record.attributes & kRetained) != 0, made,
+        {encoded, false});
     if (outcome.quarantined != nullptr) {
       const auto still = decode_headers(std::get<Append>(made.front()).record.headers);
       return cat("kept: ", outcome.quarantined,

@@ -4,6 +4,7 @@
 #include "base/text.h"
 #include "bridge/bridge.h"
 #include "gateway/admin.h"
+#include "gateway/bridge_change.h"
 #include "gateway/control.h"
 #include "gateway/lag.h"
 #include "gateway/verbs.h"
@@ -12,7 +13,7 @@ namespace wayside {
 namespace {
 
 void print_one(const BridgeConfig& config, const Lag& lag, const Json* live, bool paused,
-               std::int64_t expired_unsent) {
+               std::int64_t expired_unsent, std::int64_t again) {
   const std::int64_t now = SystemClock().wall_ms();
   const auto line = [](const char* head, const std::string& text) {
     std::printf("  %-10s %s\n", head, text.c_str());
@@ -31,6 +32,7 @@ void print_one(const BridgeConfig& config, const Lag& lag, const Json* live, boo
              " requests since the start of the gateway; the last ",
              live->number("last_delivered_ms") == 0 ? "never"
                                                     : ago(live->number("last_delivered_ms"), now)));
+    if (!live->text("note").empty()) line("note", live->text("note"));
     if (live->number("tries_failed") > 0) {
       line("failed", cat(live->number("tries_failed"), " tries since the start"));
     }
@@ -41,10 +43,17 @@ void print_one(const BridgeConfig& config, const Lag& lag, const Json* live, boo
     line("left", "nothing: all that is stored is forwarded");
   } else {
     line("left", cat(lag.records, " records, the oldest from ", ago(lag.oldest_append_ms, now)));
-    if (rate > 0 && !paused) {
-      line("done", cat("in about ", long_duration(lag.records * 1000 / rate), " at ", rate,
+    if (rate > 0 && !paused && !live->flag("failing")) {
+      line("done", cat("in about ", long_duration(lag.records * 1000 / rate + 999), " at ", rate,
                        " records/s, the speed of its last requests"));
     }
+  }
+  if (again > 0) line("again", cat(again, " records are to be sent once more"));
+  std::int64_t skipped = 0;
+  for (const PartitionLag& p : lag.partitions) skipped += p.skipped;
+  if (skipped > 0) {
+    line("skipped", cat(skipped, " records were stepped over; 'wayside bridge rewind' or 'resend' "
+                                 "sends them"));
   }
   if (expired_unsent > 0) {
     line("lost", cat(expired_unsent,
@@ -65,7 +74,9 @@ Status status(const BridgeArgs& args) {
     found = true;
     WS_ASSIGN(const Lag lag, lag_of(log.reader, log.catalog, Bridge::group(b.name), b.topics));
     WS_ASSIGN(const auto paused, log.reader.fact(pause_fact(b.name)));
-    std::int64_t expired = 0;
+    WS_ASSIGN(const auto resends, log.reader.resends(b.name));
+    std::int64_t expired = 0, again = 0;
+    for (const Resend& r : resends) again += r.to.value - r.from.value;
     for (const auto& [name, n] : counters) {
       if (name == cat("expired_unsent.", b.name)) expired = n;
     }
@@ -74,14 +85,21 @@ Status status(const BridgeArgs& args) {
       if (candidate.text("name") == b.name) one = &candidate;
     }
     if (!args.json) {
-      print_one(b, lag, one, paused.has_value(), expired);
+      print_one(b, lag, one, paused.has_value(), expired, again);
       continue;
     }
     json += cat(json.size() > 1 ? "," : "", "{\"name\":\"", b.name, "\",\"to\":");
     append_json_string(json, printable(b.to));
     json += cat(",\"unsent\":", lag.records, ",\"oldest_unsent_ms\":", lag.oldest_append_ms,
-                ",\"expired_unsent\":", expired, ",\"paused\":", paused ? "true" : "false",
+                ",\"expired_unsent\":", expired, ",\"again\":", again,
+                ",\"paused\":", paused ? "true" : "false",
                 ",\"live\":", one == nullptr ? "null" : one->dump(), "}");
+  }
+  WS_ASSIGN(const auto left, left_behind(log.reader, log.catalog, log.plan.config));
+  for (const LeftBehind& l : left) {
+    if (!args.json && (args.name.empty() || args.name == l.bridge)) {
+      std::printf("ALARM       %s\n", l.text().c_str());
+    }
   }
   if (!found && !args.name.empty()) {
     return fail(ErrorCode::not_found, cat("there is no bridge '", printable(args.name), "'"),

@@ -148,27 +148,6 @@ Status describe(const GroupsArgs& args) {
   return {};
 }
 
-// The offset that --to means in a partition.
-Result<std::int64_t> target(OpenedLog& log, const Topic& topic, const PartitionMarks& m,
-                            const std::string& to) {
-  using Kind = ReadRange::Kind;
-  WS_ASSIGN(const ReadRange range, parse_range(to == "now" ? "end" : to, SystemClock().wall_ms()));
-  std::int64_t offset = m.log_start.value;
-  if (range.kind == Kind::end) offset = m.log_end.value;
-  if (range.kind == Kind::offsets) offset = range.from;
-  if (range.kind == Kind::first_n) offset = m.records_after(m.log_start.value, range.from);
-  if (range.kind == Kind::last_n) offset = m.records_before(m.log_end.value, range.from);
-  if (range.kind == Kind::times) {
-    WS_ASSIGN(const auto seq, log.reader.seq_at(topic.chain, {{m.tp}}, range.from));
-    offset = m.log_end.value;
-    if (seq) {
-      WS_ASSIGN(const auto page, log.reader.read(topic.chain, *seq, {{m.tp}}, {1, SIZE_MAX}));
-      if (!page.records.empty()) offset = page.records.front().offset.value;
-    }
-  }
-  return std::clamp(offset, m.log_start.value, m.log_end.value);
-}
-
 Status reset(const GroupsArgs& args) {
   WS_TRY(check_group_name(args.group));
   WS_ASSIGN(OpenedLog log, open_log(args.config));
@@ -183,7 +162,7 @@ Status reset(const GroupsArgs& args) {
   bool first = true;
   for (const PartitionMarks& m : marks) {
     if (args.partition && *args.partition != m.partition) continue;
-    WS_ASSIGN(const std::int64_t offset, target(log, *topic, m, args.to));
+    WS_ASSIGN(const std::int64_t offset, offset_meant(log.reader, *topic, m, args.to));
     const std::int64_t now = before.partitions[static_cast<std::size_t>(m.partition)].committed;
     table.add({topic->name, cat(m.partition), now < 0 ? "-" : cat(now), cat(offset),
                cat(m.log_end.value),

@@ -11,7 +11,7 @@ namespace {
 
 struct BridgeAccount {
   std::string name;
-  std::int64_t stored = 0, passed = 0, unsent = 0, expired_unsent = 0, refused = 0;
+  std::int64_t stored = 0, passed = 0, unsent = 0, expired_unsent = 0, skipped = 0;
 };
 
 Status ledger(const LedgerArgs& args, bool& reconciled) {
@@ -41,8 +41,10 @@ Status ledger(const LedgerArgs& args, bool& reconciled) {
       a.stored += p.log_end - p.lost;
       a.passed += p.passed;
       a.expired_unsent += p.expired;
+      a.skipped += p.skipped;
     }
     a.unsent = lag.records;
+    a.passed -= a.skipped;
     for (const auto& [name, n] : l.counters) {
       if (name == cat("expired_unsent.", b.name)) a.passed -= n, a.expired_unsent += n;
     }
@@ -52,10 +54,10 @@ Status ledger(const LedgerArgs& args, bool& reconciled) {
   for (const std::string& doubt : log.reader.doubts()) wrong.push_back(printable(doubt));
   reconciled = difference == 0 && wrong.empty();
   for (const BridgeAccount& b : bridges) {
-    if (b.passed + b.unsent + b.expired_unsent == b.stored) continue;
+    if (b.passed + b.unsent + b.expired_unsent + b.skipped == b.stored) continue;
     reconciled = false;
     wrong.push_back(cat("bridge ", b.name, ": ", b.passed, " + ", b.unsent, " + ", b.expired_unsent,
-                        " are not ", b.stored));
+                        " + ", b.skipped, " are not ", b.stored));
   }
   if (args.json) {
     std::string out =
@@ -68,7 +70,7 @@ Status ledger(const LedgerArgs& args, bool& reconciled) {
       const BridgeAccount& b = bridges[i];
       out += cat(i == 0 ? "" : ",", "{\"name\":\"", b.name, "\",\"stored\":", b.stored,
                  ",\"forwarded\":", b.passed, ",\"unsent\":", b.unsent,
-                 ",\"expired_unsent\":", b.expired_unsent, "}");
+                 ",\"expired_unsent\":", b.expired_unsent, ",\"skipped\":", b.skipped, "}");
     }
     std::printf("%s]}\n", out.c_str());
     return {};
@@ -92,6 +94,7 @@ Status ledger(const LedgerArgs& args, bool& reconciled) {
     line("    forwarded", b.passed, "or set aside, when the upstream refused one");
     line("    unsent", b.unsent);
     line("    expired unsent", b.expired_unsent);
+    if (b.skipped > 0) line("    skipped", b.skipped, "by 'wayside bridge skip'; they are stored");
   }
   line("rows that are there", rows);
   line("difference", difference);

@@ -16,6 +16,10 @@ constexpr std::size_t kOffsetsPerRequest = 500;
 struct Held {
   StoredRecord record;
   std::string settled;  // how it was dealt with; empty: it waits
+  bool on_its_way = false;  // a bridge sends it once more
+  [[nodiscard]] std::string state() const {
+    return !settled.empty() ? settled : on_its_way ? "waiting, sent again" : "waiting";
+  }
   [[nodiscard]] std::string header(std::string_view name) const {
     const auto headers = decode_headers(record.record.headers);
     if (!headers) return "";
@@ -26,6 +30,19 @@ struct Held {
   }
 };
 
+bool is_on_its_way(const Catalog& catalog, const Held& held, const std::vector<Resend>& resends) {
+  if (resends.empty()) return false;
+  const std::string bridge = held.header("bridge");
+  const Topic* topic = catalog.find(held.header("topic"));
+  const auto partition = parse_int(held.header("partition"));
+  const auto offset = parse_int(held.header("offset"));
+  return topic != nullptr && std::any_of(resends.begin(), resends.end(), [&](const Resend& r) {
+           return r.bridge == bridge && catalog.find(r.tp) == topic && partition &&
+                  catalog.partition_of(r.tp) == *partition && offset && r.from.value <= *offset &&
+                  *offset < r.to.value;
+         });
+}
+
 // Calls `each` for every reading in quarantine, settled ones too, oldest first.
 template <class Each>
 Status for_each(OpenedLog& log, Each each) {
@@ -33,6 +50,7 @@ Status for_each(OpenedLog& log, Each each) {
   if (topic == nullptr) return {};
   const TpId tp = topic->partitions.front().tp;
   WS_ASSIGN(const auto settled, log.reader.settled());
+  WS_ASSIGN(const auto resends, log.reader.resends(""));
   WS_ASSIGN(const auto marks, log.reader.marks(*topic));
   WS_ASSIGN(const auto first, log.reader.seq_of(topic->chain, tp, marks.front().log_start));
   if (!first) return {};
@@ -40,7 +58,9 @@ Status for_each(OpenedLog& log, Each each) {
     WS_ASSIGN(auto page, log.reader.read(topic->chain, next, {{tp}}, {}));
     for (StoredRecord& r : page.records) {
       const auto it = settled.find(r.offset.value);
-      each(Held{std::move(r), it == settled.end() ? "" : it->second});
+      Held held{std::move(r), it == settled.end() ? "" : it->second};
+      held.on_its_way = is_on_its_way(log.catalog, held, resends);
+      each(std::move(held));
     }
     next = page.next;
     if (page.at_end) return {};
@@ -55,7 +75,7 @@ void append_held_json(std::string& out, const Held& held) {
   std::string record;
   append_record_json(record, kQuarantineTopic, 0, held.record.offset, held.record.record);
   record.pop_back();
-  out += cat(record, ",\"state\":\"", held.settled.empty() ? "waiting" : held.settled, "\"}\n");
+  out += cat(record, ",\"state\":\"", held.state(), "\"}\n");
 }
 
 Status list(const QuarantineArgs& args) {
@@ -78,12 +98,14 @@ Status list(const QuarantineArgs& args) {
     }
     const std::string value = h.record.record.value.value_or("");
     const std::string client = h.header("mqtt.client_id"), topic = h.header("mqtt.topic");
+    const std::string bridge = h.header("bridge");
     rows.push_back({cat(h.record.offset.value), ago(h.record.append_ms, now),
-               cat(h.header("reason"), h.settled.empty() ? "" : cat(" (", h.settled, ")")),
+               cat(h.header("reason"), bridge.empty() ? "" : " of " + short_text(bridge, 24),
+                   h.state() == "waiting" ? "" : cat(" (", h.state(), ")")),
                short_text(!client.empty()              ? client
-                          : !h.header("group").empty() ? cat("group ", h.header("group"))
-                                                       : cat("bridge ", h.header("bridge")),
-                          24),
+                           : !h.header("group").empty() ? cat("group ", h.header("group"))
+                                                        : "-",
+                           24),
                short_text(topic.empty() ? h.header("topic") : topic, 40), cat(value.size()),
                short_text(value, 30)});
   }));
@@ -138,13 +160,15 @@ Status show(const QuarantineArgs& args) {
     };
     line("offset", cat(h.record.offset.value));
     line("came", format_time_utc(h.record.append_ms));
-    line("state", h.settled.empty() ? "waiting" : h.settled);
+    line("state", h.state());
     if (const auto headers = decode_headers(h.record.record.headers)) {
       for (const auto& [key, value] : *headers) line(key, printable(value.value_or("")));
     }
     line("value", printable(h.record.record.value.value_or("")));
-    if (!h.header("mqtt.topic").empty() && h.settled.empty()) {
-      std::printf("\nonce a [[route]] takes it: wayside quarantine retry %lld\n",
+    if (h.state() == "waiting") {
+      std::printf("\n%s: wayside quarantine retry %lld\n",
+                  !h.header("bridge").empty() ? "once the upstream takes it, to send it there again"
+                                              : "once a [[route]] takes it",
                   static_cast<long long>(h.record.offset.value));
     }
   }
@@ -166,7 +190,7 @@ Status settle(const QuarantineArgs& args, const std::string& how) {
     WS_TRY(confirm(cat("drop ", offsets.size(), " readings from quarantine for good?"), args.yes));
   }
   Table table({"OFFSET", "RESULT"});
-  std::int64_t done = 0;
+  std::int64_t done = 0, sent = 0;
   for (std::size_t at = 0; at < offsets.size(); at += kOffsetsPerRequest) {
     std::string list;
     for (std::size_t i = at; i < std::min(at + kOffsetsPerRequest, offsets.size()); ++i) {
@@ -178,12 +202,17 @@ Status settle(const QuarantineArgs& args, const std::string& how) {
     for (const Json& one : answer.list("results")) {
       const std::string result = one.text("result");
       if (result.starts_with("stored") || result == "dropped") ++done;
+      if (result.starts_with("goes to")) ++sent;
       table.add({cat(one.number("offset")), result});
     }
   }
   table.print();
   std::printf("\n%lld of %zu %s\n", static_cast<long long>(done), offsets.size(),
               how == "retry" ? "stored" : "dropped");
+  if (sent > 0) {
+    std::printf("%lld go upstream again: 'wayside quarantine list' shows those that wait still\n",
+                static_cast<long long>(sent));
+  }
   return {};
 }
 

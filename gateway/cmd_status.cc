@@ -9,6 +9,7 @@
 #include "base/limits.h"
 #include "base/text.h"
 #include "bridge/bridge.h"
+#include "gateway/bridge_change.h"
 #include "gateway/control.h"
 #include "gateway/ingest.h"
 #include "gateway/lag.h"
@@ -34,6 +35,7 @@ struct Picture {
   std::vector<DamagedFile> damaged;
   std::vector<std::string> doubts;  // what seems to be missing of the log
   std::vector<std::string> warnings;
+  std::vector<LeftBehind> left_behind;
 };
 
 // Who holds a read lock of the WAL, by the kernel's table of locks: SQLite's readers lock bytes 123
@@ -73,6 +75,7 @@ Result<Picture> look(const StatusArgs& args) {
   WS_ASSIGN(p.segments, log.reader.number("SELECT count(*) FROM _ws_segments"));
   WS_ASSIGN(p.damaged, log.reader.damaged());
   p.doubts = log.reader.doubts();
+  WS_ASSIGN(p.left_behind, left_behind(log.reader, log.catalog, p.config));
   WS_ASSIGN(const Identity identity, log.reader.identity());
   p.epoch = identity.epoch;
   p.database_bytes = file_size(p.config.database_path());
@@ -153,6 +156,7 @@ void print_alarms(const Picture& p) {
               " had sent them"));
   }
   for (const std::string& w : p.warnings) alarm(w);
+  for (const LeftBehind& l : p.left_behind) alarm(l.text());
   for (const std::string& who : p.wal_holders) {
     alarm(cat("the WAL grows (", format_bytes(p.wal_bytes), ") because ", who,
               " holds a snapshot: end its transaction"));

@@ -10,6 +10,7 @@
 #include "base/limits.h"
 #include "base/text.h"
 #include "bridge/http_sink.h"
+#include "gateway/bridge_change.h"
 #include "gateway/cli.h"
 #include "gateway/mqtt_strangers.h"
 #include "gateway/service.h"
@@ -48,7 +49,7 @@ Result<std::unique_ptr<Gateway>> Gateway::start(const Plan& plan, const Clock& c
   WS_ASSIGN(g->listener_,
             MqttListener::start(g->plan_, *g->log_->catalog(), g->sink(), clock, logger));
   g->know_devices();
-  for (const std::string& problem : g->start_links()) logger.error(problem);
+  for (const std::string& problem : g->start_links()) logger.warning(problem);
   g->salvager_ = std::make_unique<Salvager>(*g->log_, logger);
   Gateway* self = g.get();
   auto control = ControlServer::listen(
@@ -109,7 +110,8 @@ Result<Gateway::RunningSubscriber> Gateway::make_subscriber(const SubscribeConfi
                                       held_, *log_, clock_, logger_)};
 }
 
-// Starts those that do not run yet. What cannot be started is told, and keeps nothing else from it.
+// Starts those that do not run yet. What cannot be started is told, and keeps nothing else from it;
+// so is what a changed file leaves unsent.
 std::vector<std::string> Gateway::start_links() {
   std::vector<std::string> problems;
   auto reader = LogReader::open(log_->path());
@@ -133,6 +135,12 @@ std::vector<std::string> Gateway::start_links() {
       bridges_.push_back(std::move(*made));
     } else {
       problems.push_back(cat("bridge ", b.name, " does not run: ", made.error().text()));
+    }
+  }
+  if (const auto catalog = reader->catalog()) {
+    const auto left = left_behind(*reader, *catalog, plan_.config);
+    for (const LeftBehind& l : left ? *left : std::vector<LeftBehind>{}) {
+      problems.push_back(l.text());
     }
   }
   return problems;

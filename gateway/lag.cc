@@ -2,6 +2,7 @@
 
 #include <algorithm>
 
+#include "bridge/unsent.h"
 #include "gateway/plan.h"
 
 namespace wayside {
@@ -10,6 +11,13 @@ Result<Lag> lag_of(LogReader& reader, const Catalog& catalog, const std::string&
                    const std::vector<std::string>& topics) {
   Lag lag;
   WS_ASSIGN(const auto positions, reader.positions(group));
+  OffsetSet ahead, skipped;
+  if (const std::string prefix = bridge_group(""); group.starts_with(prefix)) {
+    WS_ASSIGN(const auto sent, reader.fact(ahead_fact(group.substr(prefix.size()))));
+    WS_ASSIGN(const auto over, reader.fact(skipped_fact(group.substr(prefix.size()))));
+    ahead = OffsetSet::parse(sent.value_or(""));
+    skipped = OffsetSet::parse(over.value_or(""));
+  }
   for (const std::string& name : topics) {
     const Topic* topic = catalog.find(name);
     if (topic == nullptr) continue;
@@ -27,6 +35,14 @@ Result<Lag> lag_of(LogReader& reader, const Catalog& catalog, const std::string&
       p.expired = next - from - m.missing(from, next);
       p.records = std::max<std::int64_t>(p.log_end - next - m.missing(next, p.log_end), 0);
       p.lost = m.missing(0, p.log_end);
+      for (const auto& [begin, end] : ahead.of(m.tp)) {
+        const std::int64_t n = std::max<std::int64_t>(end - std::max(begin, next), 0);
+        p.passed += n;
+        p.records -= std::min(n, p.records);
+      }
+      for (const auto& [begin, end] : skipped.of(m.tp)) {
+        p.skipped += end - begin - m.missing(begin, end);
+      }
       if (p.records > 0) {
         WS_ASSIGN(const auto seq, reader.seq_of(topic->chain, m.tp, Offset(next)));
         if (seq) {

@@ -15,7 +15,8 @@ struct PartitionLag {
   std::int64_t committed = -1;  // the next offset it reads; -1: nothing committed yet
   std::int64_t log_start = 0, log_end = 0;
   std::int64_t records = 0;           // that it has not read
-  std::int64_t passed = 0;            // that lie before its position
+  std::int64_t passed = 0;            // that lie before its position, or were sent ahead of it
+  std::int64_t skipped = 0;           // of passed: that a technician made a bridge step over
   std::int64_t expired = 0;           // that it never read, and that are gone
   std::int64_t lost = 0;              // offsets that have no record
   std::int64_t oldest_append_ms = 0;  // of the oldest unread; 0: none

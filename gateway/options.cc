@@ -199,7 +199,38 @@ void add_groups(CLI::App& app, GroupsArgs& args, int& code) {
   remove->callback([&] { code = cmd_groups_delete(args); });
 }
 
-void add_bridge(CLI::App& app, BridgeArgs& args, int& code) {
+void add_bridge_moves(CLI::App* bridge, BridgeMoveArgs& args, int& code) {
+  auto* skip = bridge->add_subcommand(
+      "skip", "Step over unsent records: they stay in the log, and are counted");
+  auto* rewind = bridge->add_subcommand("rewind", "Go back, and send all from there again");
+  auto* resend = bridge->add_subcommand("resend", "Send a range of one partition again");
+  for (CLI::App* verb : {skip, rewind, resend}) {
+    config_option(verb, args.config);
+    verb->add_option("name", args.name, "The bridge")->required();
+    verb->add_flag("--dry-run", args.dry_run, "Only show what would be done");
+    verb->add_flag("-y,--yes", args.yes, "Do not ask");
+    verb->callback([&args, verb, &code] {
+      args.what = verb->get_name();
+      code = cmd_bridge_move(args);
+    });
+  }
+  const char* const to = "end, an offset, @-1h, @2026-11-22T08:00:00Z (by append time), -100";
+  for (CLI::App* verb : {skip, rewind}) {
+    verb->add_option("--topic", args.topic, "In this topic only");
+    verb->add_option("-p,--partition", args.partition, "In this partition only");
+  }
+  auto* how_far = skip->add_option("--to", args.to, cat("Where to go on: ", to));
+  skip->add_option("--records", args.records, "Over so many, in the order in which they came")
+      ->check(CLI::PositiveNumber)
+      ->excludes(how_far);
+  rewind->add_option("--to", args.to, cat("Where to begin: start, ", to))->required();
+  resend->add_option("--topic", args.topic, "The topic")->required();
+  resend->add_option("-p,--partition", args.partition, "The partition")->required();
+  resend->add_option("--from", args.from, "From this offset")->required();
+  resend->add_option("--to", args.until, "To before this offset")->required();
+}
+
+void add_bridge(CLI::App& app, BridgeArgs& args, BridgeMoveArgs& move, int& code) {
   auto* bridge = family(app, "bridge", "What is forwarded upstream");
   auto* status = bridge->add_subcommand("status", "What each bridge does, and what is left");
   auto* pause = bridge->add_subcommand("pause", "Stop forwarding for a while; nothing is lost");
@@ -212,7 +243,10 @@ void add_bridge(CLI::App& app, BridgeArgs& args, int& code) {
   }
   bridge->footer(
       "Examples:\n  wayside bridge status\n  wayside bridge pause cloud\n"
-      "  wayside bridge resume cloud");
+      "  wayside bridge resume cloud\n  wayside bridge skip cloud --records 1 --dry-run\n"
+      "  wayside bridge rewind cloud --to @-1h --dry-run\n"
+      "  wayside bridge resend cloud --topic truck_gps -p 3 --from 100 --to 200 --dry-run");
+  add_bridge_moves(bridge, move, code);
   status->callback([&] { code = cmd_bridge_status(args); });
   pause->callback([&] { code = cmd_bridge_pause(args, true); });
   resume->callback([&] { code = cmd_bridge_pause(args, false); });
@@ -222,7 +256,8 @@ void add_quarantine(CLI::App& app, QuarantineArgs& args, int& code) {
   auto* quarantine = family(app, "quarantine", "Readings that could not be mapped or forwarded");
   auto* list = quarantine->add_subcommand("list", "Those that wait, and why");
   auto* show = quarantine->add_subcommand("show", "One of them, whole");
-  auto* retry = quarantine->add_subcommand("retry", "Send them through the routes as they are now");
+  auto* retry =
+      quarantine->add_subcommand("retry", "Through the routes as they are now, or upstream again");
   auto* drop = quarantine->add_subcommand("drop", "Have done with them");
   auto* save = quarantine->add_subcommand("export", "All that wait, as JSON lines");
   for (CLI::App* verb : {list, show, save}) look_option(verb, args.config);
@@ -279,7 +314,7 @@ void add_log_verbs(CLI::App& app, LogVerbs& v, int& code) {
   add_read(app, v, code);
   add_query(app, v, code);
   add_groups(app, v.groups, code);
-  add_bridge(app, v.bridge, code);
+  add_bridge(app, v.bridge, v.bridge_move, code);
   add_quarantine(app, v.quarantine, code);
 
   auto* devices = app.add_subcommand("devices", "Who sends, how often, and who is silent");

@@ -21,6 +21,7 @@ struct LogVerbs {
   QueryArgs query;
   GroupsArgs groups;
   BridgeArgs bridge;
+  BridgeMoveArgs bridge_move;
   QuarantineArgs quarantine;
   LedgerArgs ledger;
   VerifyArgs verify;

@@ -214,6 +214,20 @@ class Planner {
                                "once is enough"});
         }
       }
+      // Shown in 'status' and in logs, so it holds no secrets; this one is not repeated either.
+      const std::size_t host = b.to.find("://");
+      const std::string_view authority =
+          host == std::string::npos
+              ? std::string_view(b.to)
+              : std::string_view(b.to).substr(host + 3).substr(
+                    0, std::string_view(b.to).substr(host + 3).find_first_of("/?#"));
+      if (authority.find('@') != std::string_view::npos) {
+        problems_.push_back({b.line,
+                             cat("bridge '", b.name, "' has a user name or password in its URL"),
+                             "write a bearer token into a file that only wayside can read, and"
+                             " name it in token_file"});
+        continue;
+      }
       if (!b.to.empty() && !b.to.starts_with("http://") && !b.to.starts_with("https://")) {
         problems_.push_back({b.line, cat("bridge '", b.name, "' goes to '", printable(b.to), "'"),
                              "write an http:// or https:// URL"});

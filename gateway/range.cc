@@ -1,5 +1,8 @@
 #include "gateway/range.h"
 
+#include <algorithm>
+
+#include "base/clock.h"
 #include "base/text.h"
 
 namespace wayside {
@@ -72,6 +75,27 @@ Result<ReadRange> parse_range(std::string_view text, std::int64_t now_ms) {
     if (!r.to || *r.to < r.from) return wrong();
   }
   return r;
+}
+
+Result<std::int64_t> offset_meant(LogReader& reader, const Topic& topic,
+                                  const PartitionMarks& m, const std::string& text) {
+  using Kind = ReadRange::Kind;
+  WS_ASSIGN(const ReadRange range,
+            parse_range(text == "now" ? "end" : text, SystemClock().wall_ms()));
+  std::int64_t offset = m.log_start.value;
+  if (range.kind == Kind::end) offset = m.log_end.value;
+  if (range.kind == Kind::offsets) offset = range.from;
+  if (range.kind == Kind::first_n) offset = m.records_after(m.log_start.value, range.from);
+  if (range.kind == Kind::last_n) offset = m.records_before(m.log_end.value, range.from);
+  if (range.kind == Kind::times) {
+    WS_ASSIGN(const auto seq, reader.seq_at(topic.chain, {{m.tp}}, range.from));
+    offset = m.log_end.value;
+    if (seq) {
+      WS_ASSIGN(const auto page, reader.read(topic.chain, *seq, {{m.tp}}, {1, SIZE_MAX}));
+      if (!page.records.empty()) offset = page.records.front().offset.value;
+    }
+  }
+  return std::clamp(offset, m.log_start.value, m.log_end.value);
 }
 
 }  // namespace wayside

@@ -4,9 +4,11 @@
 
 #include <cstdint>
 #include <optional>
+#include <string>
 #include <string_view>
 
 #include "base/result.h"
+#include "storage/reader.h"
 
 namespace wayside {
 
@@ -15,6 +17,11 @@ struct ReadRange {
   std::int64_t from = 0;           // offset, count, or append time in ms
   std::optional<std::int64_t> to;  // exclusive
 };
+
+// The offset that a range begins at in a partition ("now": its end), between log start and end.
+[[nodiscard]] Result<std::int64_t> offset_meant(LogReader& reader, const Topic& topic,
+                                                const PartitionMarks& marks,
+                                                const std::string& text);
 
 // Times: RFC 3339, milliseconds since 1970, or back from now: -1h.
 [[nodiscard]] Result<ReadRange> parse_range(std::string_view text, std::int64_t now_ms);

@@ -130,6 +130,27 @@ void Gateway::on_admin(PeerId peer, const Json& request) {
       answer(std::move(text));
     };
   }
+  // Between two requests of the bridge, which then goes on from what is committed.
+  if (what == "bridge.skip" || what == "bridge.rewind") {
+    for (RunningBridge& b : bridges_) {
+      if (b.config.name != request.text("bridge")) continue;
+      return b.bridge->edit([this, plan = plan_, request, answer] {
+        std::promise<std::string> done;
+        if (do_admin_request(*log_, plan, clock_, request,
+                             [&](std::string text) { done.set_value(std::move(text)); })) {
+          answer(done.get_future().get());
+        }
+      });
+    }
+  }
+  if (what == "bridge.resend" || what == "quarantine.settle") {
+    then = [this, answer](std::string text) {
+      post([this] {
+        for (RunningBridge& b : bridges_) b.bridge->edit([] {});
+      });
+      answer(std::move(text));
+    };
+  }
   if (!do_admin_request(*log_, plan_, clock_, request, then)) {
     answer(error_json({ErrorCode::invalid_argument,
                        cat("the gateway does not know the request '", printable(what), "'"),
@@ -300,7 +321,10 @@ std::string Gateway::status_json() const {
     append_json_string(out, running.config.name);
     out += ",\"state\":";
     append_json_string(out, printable(b.state));
-    out += cat(",\"since_ms\":", b.since_ms, ",\"records_sent\":", b.records_sent,
+    out += ",\"note\":";
+    append_json_string(out, printable(b.note));
+    out += cat(",\"failing\":", b.failing ? "true" : "false", ",\"since_ms\":", b.since_ms,
+               ",\"records_sent\":", b.records_sent,
                ",\"batches_sent\":", b.batches_sent, ",\"tries_failed\":", b.tries_failed,
                ",\"last_delivered_ms\":", b.last_delivered_ms,
                ",\"records_per_s\":", static_cast<std::int64_t>(b.records_per_s),

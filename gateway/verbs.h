@@ -7,6 +7,7 @@
 #include <string>
 #include <vector>
 
+#include "gateway/bridge_verbs.h"
 #include "gateway/cli.h"
 
 namespace wayside {
@@ -71,13 +72,6 @@ int cmd_groups_list(const GroupsArgs& args);
 int cmd_groups_describe(const GroupsArgs& args);
 int cmd_groups_reset(const GroupsArgs& args);
 int cmd_groups_delete(const GroupsArgs& args);
-
-struct BridgeArgs {
-  std::string config, name;
-  bool json = false;
-};
-int cmd_bridge_status(const BridgeArgs& args);
-int cmd_bridge_pause(const BridgeArgs& args, bool pause);
 
 struct QuarantineArgs {
   std::string config;

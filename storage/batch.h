@@ -13,6 +13,7 @@
 
 #include "base/ids.h"
 #include "base/result.h"
+#include "storage/bridge_ops.h"
 #include "storage/record.h"
 
 namespace wayside {
@@ -68,24 +69,6 @@ struct TouchGroup {
   std::string group;
 };
 
-// A bridge's batch before its first send, and its end.
-struct SealedRange {
-  ChainId chain;
-  Seq first;
-  Seq last;
-  std::int64_t rows = 0;
-  std::uint32_t crc = 0;
-  std::vector<TpId> tps;
-  std::string idempotency_key;  // of every try; made when it is sealed
-};
-struct Seal {
-  std::string bridge;
-  SealedRange range;
-};
-struct Unseal {
-  std::string bridge;
-};
-
 // Adds to a counter of what was refused or set aside.
 struct Count {
   std::string name;
@@ -116,8 +99,8 @@ struct CheckReplay {
 };
 
 using Op = std::variant<Append, OpenSession, CloseSession, AddQos2Id, RemoveQos2Id, CommitOffset,
-                        DropGroup, TouchGroup, Seal, Unseal, Count, SettleQuarantined, SetFact,
-                        CheckReplay>;
+                        DropGroup, TouchGroup, Seal, Unseal, Resend, Count, SettleQuarantined,
+                        SetFact, CheckReplay>;
 
 // Whether nothing behind this op in its batch is done.
 [[nodiscard]] bool ends_batch(const Op& op);

@@ -1,7 +1,6 @@
 // The writer's side of the log: the only read-write connection, the next offsets, the open
 // segments, and what is done to them: commit a group of batches, roll, index, retention, views.
-// Nothing here waits or starts a thread, so a test can drive it step by step.
-// Thread: one owner (the writer thread of storage/log.h).
+// Nothing here waits or starts a thread. Thread: one owner (the writer of storage/log.h).
 #pragma once
 
 #include <cstdint>
@@ -99,6 +98,7 @@ class Engine {
   [[nodiscard]] Status apply(SetFact& op);
   [[nodiscard]] Status apply(Seal& op);
   [[nodiscard]] Status apply(Unseal& op);
+  [[nodiscard]] Status apply(Resend& op);
   [[nodiscard]] Status apply(Count& op);
   [[nodiscard]] Status apply(CheckReplay& op);
   [[nodiscard]] Status check_partitions(const TopicSpec& spec) const;

@@ -92,4 +92,26 @@ Status Engine::apply(Unseal& op) {
   return s.bind_text(1, op.bridge).run();
 }
 
+// What it overlaps is cut, so no offset is in two rows.
+Status Engine::apply(Resend& op) {
+  std::vector<std::pair<std::int64_t, std::int64_t>> pieces;
+  WS_ASSIGN(Statement s, db_.prepare("DELETE FROM _ws_resend WHERE bridge=?1 AND tp=?2 AND"
+                                     " from_offset < ?4 AND to_offset > ?3"
+                                     " RETURNING from_offset, to_offset"));
+  s.bind_text(1, op.bridge).bind(2, op.tp.value).bind(3, op.from.value).bind(4, op.to.value);
+  for (;;) {
+    WS_ASSIGN(const bool row, s.step());
+    if (!row) break;
+    if (s.integer(0) < op.from.value) pieces.emplace_back(s.integer(0), op.from.value);
+    if (s.integer(1) > op.to.value) pieces.emplace_back(op.to.value, s.integer(1));
+  }
+  if (!op.done && op.from < op.to) pieces.emplace_back(op.from.value, op.to.value);
+  WS_ASSIGN(Statement put, db_.prepare("INSERT OR REPLACE INTO _ws_resend VALUES(?1,?2,?3,?4)"));
+  for (const auto& [from, to] : pieces) {
+    put.bind_text(1, op.bridge).bind(2, op.tp.value).bind(3, from).bind(4, to);
+    WS_TRY(put.run());
+  }
+  return {};
+}
+
 }  // namespace wayside

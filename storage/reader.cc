@@ -233,7 +233,7 @@ Result<std::vector<PartitionMarks>> LogReader::marks(const Topic& topic) {
 
 Result<std::vector<GroupPosition>> LogReader::positions(const std::string& group) {
   std::vector<GroupPosition> out;
-  WS_ASSIGN(Statement s, db_.prepare("SELECT group_id, tp, committed_offset, commit_ms"
+  WS_ASSIGN(Statement s, db_.prepare("SELECT group_id, tp, committed_offset, commit_ms, metadata"
                                      " FROM _ws_consumer_offsets WHERE ?1='' OR group_id=?1"
                                      " ORDER BY group_id, tp"));
   s.bind_text(1, group);
@@ -241,7 +241,7 @@ Result<std::vector<GroupPosition>> LogReader::positions(const std::string& group
     WS_ASSIGN(const bool row, s.step());
     if (!row) return out;
     out.push_back({std::string(s.bytes(0)), TpId(static_cast<std::int32_t>(s.integer(1))),
-                   Offset(s.integer(2)), s.integer(3)});
+                   Offset(s.integer(2)), s.integer(3), std::string(s.bytes(4))});
   }
 }
 
@@ -263,6 +263,29 @@ Result<std::optional<SealedRange>> LogReader::sealed(const std::string& bridge) 
     if (const auto id = parse_int(tp)) range.tps.emplace_back(static_cast<std::int32_t>(*id));
   }
   return std::optional(std::move(range));
+}
+
+Result<std::vector<Resend>> LogReader::resends(const std::string& bridge) {
+  std::vector<Resend> out;
+  WS_ASSIGN(const std::int64_t known,
+            db_.number("SELECT count(*) FROM sqlite_schema WHERE name='_ws_resend'"));
+  if (known == 0) return out;
+  WS_ASSIGN(Statement s, db_.prepare("SELECT bridge, tp, from_offset, to_offset FROM _ws_resend"
+                                     " WHERE ?1='' OR bridge=?1 ORDER BY bridge, tp, from_offset"));
+  s.bind_text(1, bridge);
+  for (;;) {
+    WS_ASSIGN(const bool row, s.step());
+    if (!row) return out;
+    out.push_back({std::string(s.bytes(0)), TpId(static_cast<std::int32_t>(s.integer(1))),
+                   Offset(s.integer(2)), Offset(s.integer(3))});
+  }
+}
+
+Result<std::optional<Source>> LogReader::source(std::int64_t id) {
+  WS_ASSIGN(Statement s, db_.prepare("SELECT client_id, mqtt_topic FROM _ws_sources WHERE src=?1"));
+  WS_ASSIGN(const bool row, s.bind(1, id).step());
+  if (!row) return std::optional<Source>{};
+  return std::optional(Source{std::string(s.bytes(0)), std::string(s.bytes(1)), id});
 }
 
 Result<std::vector<std::pair<std::string, std::int64_t>>> LogReader::counters() {

@@ -27,6 +27,7 @@ struct GroupPosition {
   TpId tp;
   Offset next;
   std::int64_t commit_ms = 0;
+  std::string metadata = {};
 };
 
 struct ReadLimits {
@@ -76,6 +77,8 @@ class LogReader {
 
   [[nodiscard]] Result<std::vector<GroupPosition>> positions(const std::string& group);  // "": all
   [[nodiscard]] Result<std::optional<SealedRange>> sealed(const std::string& bridge);
+  [[nodiscard]] Result<std::vector<Resend>> resends(const std::string& bridge);  // "": all
+  [[nodiscard]] Result<std::optional<Source>> source(std::int64_t id);  // none: it names nobody
   [[nodiscard]] Result<std::vector<std::pair<std::string, std::int64_t>>> counters();
   // From now on the topic's view shows CBOR as JSON on this connection, with columns.
   [[nodiscard]] Status show_cbor(const Topic& topic);

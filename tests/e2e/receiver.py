@@ -70,6 +70,7 @@ class Store:
 def make_handler(store, mode_path, requests_path):
     class Handler(http.server.BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
+        wbufsize = -1  # an answer is one packet
 
         def note(self, answer):
             if not requests_path:

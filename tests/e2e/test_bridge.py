@@ -113,6 +113,273 @@ class Bridge(unittest.TestCase):
         self.assertEqual(record["headers"]["reason"], "refused_upstream")
         self.assertIn("400", record["headers"]["detail"])
 
+    def quarantined(self, gateway):
+        return [json.loads(line) for line in
+                gateway.cli("quarantine", "list", "--json", check=0).stdout.splitlines()]
+
+    def test_many_refused_readings_of_one_device_hold_up_nobody(self):
+        self.receiver.mode("poison:bad")
+        gateway = self.gateway()
+        for n in (30, 500):
+            with self.subTest(n=n):
+                before = len(self.receiver.records())
+                held = len(gateway.values("quarantine"))
+                publish(gateway, [f"bad {n} {i}" for i in range(n)], "broken")
+                publish(gateway, [f"good {n} {i}" for i in range(100)], "sound")
+                records = self.arrived(before + 100)[before:]
+                self.assertEqual(sorted(r["value"] for r in records),
+                                 sorted(f"good {n} {i}" for i in range(100)))
+                wait_for(lambda: gateway.status()["bridges"][0]["unsent"] == 0, "all is settled")
+                self.assertEqual(gateway.values("quarantine")[held:],
+                                 [f"bad {n} {i}" for i in range(n)])
+        for record in self.quarantined(gateway):
+            self.assertEqual(record["headers"]["mqtt.client_id"], "broken")
+            self.assertEqual(record["headers"]["mqtt.topic"], "raw/broken")
+            self.assertEqual(record["headers"]["bridge"], "cloud")
+        gateway.cli("ledger", check=0)
+
+    def test_when_everything_is_refused_nothing_is_set_aside_over_restarts(self):
+        self.receiver.mode("400")
+        gateway = self.gateway()
+        for device in ("a", "b", "c"):
+            publish(gateway, [f"{device}{i}" for i in range(20)], device)
+        for _ in range(3):
+            n = len(self.receiver.requests())
+            wait_for(lambda: len(self.receiver.requests()) > n + 25, "it is tried again")
+            gateway.kill()
+            gateway.start()
+        wait_for(lambda: "refuses us" in gateway.cli("bridge", "status").stdout, "it is told")
+        self.assertEqual(gateway.values("quarantine"), [])
+        self.receiver.mode("ok")
+        records = self.arrived(60)
+        self.assertEqual(sorted(r["value"] for r in records),
+                         sorted(f"{d}{i}" for d in "abc" for i in range(20)))
+        self.assertEqual(gateway.values("quarantine"), [])
+
+    def test_order_holds_for_each_key_while_others_are_tried(self):
+        self.receiver.mode("poison:bad")
+        gateway = self.gateway("batch_records = 5")
+        rng = seeded("bridge order")
+        sent = {}
+        with Wire(gateway.port) as wire:
+            wire.connect("gate")
+            for i in range(300):
+                truck = f"truck{rng.randrange(8)}"
+                bad = truck in ("truck0", "truck1") and rng.random() < 0.7
+                value = f'{{"n":{i},"s":"{"bad" if bad else "good"}"}}'
+                wire.send(publish_packet(f"fleet/{truck}/gps", value, 1, i + 1))
+                wire.read()
+                if not bad:
+                    sent.setdefault(truck, []).append(value)
+        gateway.edit('topics = ["raw"]', 'topics = ["raw", "truck_gps"]')
+        gateway.cli("reload", check=0)
+        records = self.arrived(sum(len(v) for v in sent.values()))
+        got = {}
+        for r in records:
+            got.setdefault(r["key"], []).append(r["value"])
+        self.assertEqual(got, sent)
+
+    def test_a_refused_reading_waits_until_another_comes(self):
+        self.receiver.mode("poison:bad")
+        gateway = self.gateway()
+        publish(gateway, ["good 0"])
+        self.arrived(1)
+        publish(gateway, ["bad one"])
+        wait_for(lambda: "no other reading" in gateway.cli("bridge", "status").stdout, "it is told")
+        self.assertEqual(gateway.values("quarantine"), [])
+        publish(gateway, ["good 1"], "other")
+        self.arrived(2)
+        wait_for(lambda: gateway.values("quarantine") == ["bad one"], "it is set aside")
+        # Alone on its site, with one key, a device's next reading tells.
+        publish(gateway, ["bad two"])
+        publish(gateway, ["good 2"])
+        wait_for(lambda: gateway.values("quarantine") == ["bad one", "bad two"], "it is set aside")
+        self.assertEqual([r["value"] for r in self.arrived(3)], ["good 0", "good 1", "good 2"])
+
+    def test_a_probe_is_not_delivered_twice_over_kills(self):
+        rng = seeded("bridge probes")
+        gateway = self.gateway()
+        n = 0
+        for i in range(8):
+            self.receiver.mode("poison:bad" if i % 2 else "400")
+            publish(gateway, [f"bad {i} {k}" for k in range(10)], "broken")
+            publish(gateway, [f"good {i} {k}" for k in range(10)], f"sound{i}")
+            n += 10
+            time.sleep(rng.random() * 0.3)  # the random moment is the point
+            gateway.kill()
+            gateway.start()
+        self.receiver.mode("poison:bad")
+        self.arrived(n)
+        wait_for(lambda: gateway.status()["bridges"][0]["unsent"] == 0, "all is settled")
+        got = [(r["partition"], r["offset"]) for r in self.receiver.records()]
+        self.assertEqual(len(got), len(set(got)), "a record came twice")
+        self.assertEqual(len(got), n)
+        self.assertEqual(len(gateway.values("quarantine")), 80)
+
+    def test_an_answer_that_one_device_causes_holds_up_nobody(self):
+        gateway = self.gateway('batch_records = 10')
+        for status in ("403", "404", "500"):
+            with self.subTest(status=status):
+                before = len(self.receiver.records())
+                self.receiver.mode(f"poison:{status}:bad")
+                publish(gateway, [f"bad {status} {i}" for i in range(3)], "broken")
+                publish(gateway, [f"good {status} {i}" for i in range(20)], "sound")
+                self.arrived(before + 20)
+                wait_for(lambda: gateway.status()["bridges"][0]["unsent"] == 0, "all is settled")
+        self.assertEqual(len(gateway.values("quarantine")), 9)
+
+    def test_an_upstream_that_takes_one_record_at_a_time(self):
+        self.receiver.mode("single")
+        gateway = self.gateway()
+        publish(gateway, [f"v{i}" for i in range(100)])
+        self.assertEqual([r["value"] for r in self.arrived(100)], [f"v{i}" for i in range(100)])
+        self.assertEqual(gateway.values("quarantine"), [])
+        refused = [r for r in self.receiver.requests() if r["answer"] == 400]
+        self.assertLess(len(refused), 30)
+
+    def test_faults_of_the_configuration_lose_nothing(self):
+        gateway = self.gateway()
+        n = 0
+        for mode in ("redirect", "401", "403", "404", "405", "407", "411", "415", "501", "511",
+                     "page", "page:text/plain", "page:application/xhtml+xml", "422"):
+            with self.subTest(mode=mode):
+                self.receiver.mode(mode)
+                publish(gateway, [f"{mode} {i}" for i in range(3)])
+                wait_for(lambda: "refuses us" in gateway.cli("bridge", "status").stdout, "told")
+                self.assertEqual(len(self.receiver.records()), n)
+                self.receiver.mode("empty")
+                n += 3
+                self.arrived(n)
+                wait_for(lambda: gateway.status()["bridges"][0]["unsent"] == 0, "it is settled")
+        self.assertEqual(gateway.values("quarantine"), [])
+
+    def test_an_upstream_without_gzip_is_served_without(self):
+        for answer in ("400", "415", "422"):
+            with self.subTest(answer=answer):
+                before = len(self.receiver.records())
+                self.receiver.mode(f"nogzip:{answer}")
+                gateway = self.gateway()
+                publish(gateway, ["v0", "v1"])
+                self.arrived(before + 2)
+                wait_for(lambda: "without gzip" in gateway.cli("bridge", "status").stdout, "told")
+                requests = len(self.receiver.requests())
+                publish(gateway, ["v2"])
+                self.arrived(before + 3)
+                self.assertEqual([r["gzip"] for r in self.receiver.requests()[requests:]], [False])
+                self.assertEqual(gateway.values("quarantine"), [])
+                gateway.stop()
+
+    def test_tries_at_a_port_where_nobody_listens_follow_retry_max(self):
+        self.receiver.kill()
+        gateway = self.gateway()
+        gateway.edit('retry_max = "200ms"', 'retry_max = "1h"')
+        gateway.cli("reload", check=0)
+        publish(gateway, ["v0"])
+        tried = lambda: gateway.status()["gateway"]["bridges"][0]["tries_failed"]
+        wait_for(lambda: tried() >= 2, "it is tried")
+        began = time.monotonic()
+        wait_for(lambda: tried() >= 4, "it is tried")
+        # 0.25, 0.5, 1 s at least: pauses double.
+        self.assertGreater(time.monotonic() - began, 1)
+        self.assertNotIn("done ", gateway.cli("bridge", "status").stdout)
+        self.receiver.start()
+
+    def test_what_was_refused_is_sent_again_when_the_upstream_is_mended(self):
+        self.receiver.mode("poison:bad")
+        gateway = self.gateway()
+        publish(gateway, ["bad 0", "bad 1"], "broken")
+        publish(gateway, ["good"], "sound")
+        wait_for(lambda: gateway.values("quarantine") == ["bad 0", "bad 1"], "they are set aside")
+        shown = gateway.cli("quarantine", "show", "0", check=0).stdout
+        for text in ("broken", "raw/broken", "cloud", "to send it there again"):
+            self.assertIn(text, shown)
+        self.assertIn("goes to bridge cloud again",
+                      gateway.cli("quarantine", "retry", "0", check=0).stdout)
+        wait_for(lambda: gateway.sql("SELECT * FROM _ws_resend") == [], "it was tried")
+        self.assertEqual([r["state"] for r in self.quarantined(gateway)], ["waiting"] * 2)
+        self.assertEqual(gateway.values("quarantine"), ["bad 0", "bad 1"])
+        gateway.stop()
+        gateway.cli("quarantine", "retry", "--all", check=0)  # stopped, it is noted here
+        self.assertEqual([r["state"] for r in self.quarantined(gateway)],
+                         ["waiting, sent again"] * 2)
+        self.receiver.mode("ok")
+        gateway.start()
+        self.arrived(3)
+        wait_for(lambda: self.quarantined(gateway) == [], "they are settled")
+        self.assertEqual(sorted(self.receiver.values()), ["bad 0", "bad 1", "good"])
+        self.assertIn("settled before", gateway.cli("quarantine", "retry", "0").stdout)
+        gateway.cli("ledger", check=0)
+
+    def test_skip_rewind_and_resend_show_first_and_are_accounted_for(self):
+        self.receiver.mode("400")
+        gateway = self.gateway()
+        publish(gateway, [f"v{i}" for i in range(10)])
+        wait_for(lambda: "refuses us" in gateway.cli("bridge", "status").stdout, "it is held")
+        shown = gateway.cli("bridge", "skip", "cloud", "--records", "4", "--dry-run",
+                            check=0).stdout
+        self.assertIn("4 records would be stepped over", shown)
+        self.assertRegex(shown, r"device +raw/device +4")
+        self.assertEqual(gateway.cli("bridge", "skip", "cloud", "--records", "4").returncode, 2)
+        self.assertEqual(gateway.status()["bridges"][0]["unsent"], 10)
+        gateway.cli("bridge", "skip", "cloud", "--records", "4", "--yes", check=0)
+        self.assertEqual(gateway.status()["bridges"][0]["unsent"], 6)
+        self.assertEqual(gateway.status()["counters"]["skipped.cloud"], 4)
+        gateway.stop()
+        gateway.cli("bridge", "skip", "cloud", "--records", "1", "--yes", check=0)
+        gateway.start()
+        self.receiver.mode("ok")
+        self.assertEqual([r["value"] for r in self.arrived(5)], [f"v{i}" for i in range(5, 10)])
+        wait_for(lambda: gateway.status()["bridges"][0]["unsent"] == 0, "it is drained")
+        ledger = json.loads(gateway.cli("ledger", "--json", check=0).stdout)["bridges"][0]
+        self.assertEqual((ledger["forwarded"], ledger["skipped"]), (5, 5))
+        gateway.cli("bridge", "rewind", "cloud", "--to", "start", "--yes", check=0)
+        wait_for(lambda: sorted(set(self.receiver.values())) == [f"v{i}" for i in range(10)],
+                 "all is sent again")
+        wait_for(lambda: gateway.status()["bridges"][0]["unsent"] == 0, "it is drained")
+        ledger = json.loads(gateway.cli("ledger", "--json", check=0).stdout)["bridges"][0]
+        self.assertEqual((ledger["forwarded"], ledger["skipped"]), (10, 0))
+        before = len(self.receiver.records())
+        partition = self.receiver.records()[0]["partition"]
+        gateway.cli("bridge", "resend", "cloud", "--topic", "raw", "-p", str(partition), "--from",
+                    "0", "--to", "2", "--yes", check=0)
+        records = self.arrived(before + 2)[before:]
+        self.assertEqual([(r["partition"], r["offset"]) for r in records],
+                         [(partition, 0), (partition, 1)])
+        wait_for(lambda: gateway.status()["counters"].get("resent.cloud") == 2, "it is counted")
+        self.assertEqual(gateway.cli("bridge", "skip", "clud", "--records", "1").returncode, 3)
+        self.assertEqual(gateway.cli("bridge", "skip", "cloud").returncode, 2)
+        gateway.cli("ledger", check=0)
+
+    def test_a_topic_that_is_taken_out_with_unsent_records_is_told(self):
+        self.receiver.kill()
+        gateway = self.gateway()
+        publish(gateway, ["v0", "v1", "v2"])
+        wait_for(lambda: gateway.status()["bridges"][0]["unsent"] == 3, "it is unsent")
+        gateway.edit('topics = ["raw"]', 'topics = ["truck_gps"]')
+        told = "bridge cloud has 3 unsent records of raw"
+        self.assertIn(told, gateway.cli("reload", check=0).stdout)
+        for verb in (("status",), ("bridge", "status")):
+            self.assertRegex(gateway.cli(*verb, check=0).stdout, "ALARM +" + told)
+        gateway.stop()
+        gateway.start()
+        wait_for(lambda: told in gateway.log(), "a start tells it, too")
+        gateway.cli("bridge", "skip", "cloud", "--topic", "raw", "--yes", check=0)
+        publish(gateway, ["v3"])
+        self.assertNotIn("ALARM", gateway.cli("status", check=0).stdout)
+        self.assertEqual(gateway.status()["counters"]["skipped.cloud"], 3)
+        # Named again, it goes on from there.
+        gateway.edit('topics = ["truck_gps"]', 'topics = ["truck_gps", "raw"]')
+        gateway.cli("reload", check=0)
+        self.receiver.start()
+        self.assertEqual([r["value"] for r in self.arrived(1)], ["v3"])
+
+    def test_a_password_in_the_url_is_refused_and_not_repeated(self):
+        gateway = self.gateway()
+        gateway.edit("http://127.0.0.1", "http://user:s3cret@127.0.0.1")
+        done = gateway.cli("check", check=78)
+        self.assertIn("token_file", done.stderr)
+        self.assertNotIn("s3cret", done.stderr + done.stdout)
+
     def test_kill_of_both_in_a_loop_upstream_has_exactly_what_the_log_has(self):
         rng = seeded("bridge kill")
         gateway = self.gateway("batch_records = 20")
