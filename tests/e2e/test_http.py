@@ -1,5 +1,6 @@
 """Health and metrics over HTTP, and that every path that discards or refuses moves a counter."""
 
+import contextlib
 import glob
 import json
 import os
@@ -211,7 +212,7 @@ class Discards(unittest.TestCase):
                                         r'\.[a-z_]+|dropped\.headers)"', source))
                 if path.endswith("ingest.cc"):
                     names |= {f"quarantined.{n}" for n in
-                              re.findall(r'(?:Failure\{|failure\{|\? )"([a-z_]+)"|: "(not_json)"',
+                              re.findall(r'(?:[Ff]ailure\{|\? )"([a-z0-9_]+)"|: "(not_json)"',
                                          source) for n in n if n}
         names -= {"quarantine.settle"}  # a request
         return names | {"expired_unsent.cloud"}
@@ -278,15 +279,16 @@ class Discards(unittest.TestCase):
         # A record the upstream refuses even alone.
         receiver.mode("poison:bad")
         wait_for(lambda: "lazy" in gateway.values("raw"), "the lazy one is there")
-        with Wire(gateway.port) as one, Wire(gateway.port) as two:
-            for wire, name in ((one, "one"), (two, "two")):
+        with contextlib.ExitStack() as inside:
+            for name in ("four", "three", "two", "one"):
+                one = wire = inside.enter_context(Wire(gateway.port))
                 wire.connect(name, 5)
                 # Who had sent nothing would make place for the next.
                 wire.send(publish_packet("raw/x", name, 1, 1, 5))
                 self.assertEqual(wire.read()[0], PUBACK)
-            with Wire(gateway.port) as four:
-                four.send(connect_packet("four", 5))
-                four.expect_close()
+            with Wire(gateway.port) as six:  # with the lazy one, five are there
+                six.send(connect_packet("six", 5))
+                six.expect_close()
             one.send(publish_packet("raw/x", "bad", 1, 2, 5))
             self.assertEqual(one.read()[0], PUBACK)
             # Others are taken, or the upstream would be to blame.

@@ -255,11 +255,10 @@ class Changes(unittest.TestCase):
         with Gateway() as gateway:
             path = gateway.data_dir + "/wayside.db"
             os.rename(path, path + ".away")
-            for version, says in (((), "cannot write its log, ends the connection"),
-                                  (("--v311",), "cannot write its log now")):
+            for version in ((), ("--v311",)):
                 done = gateway.cli("publish", "-t", "raw/x", "-m", "y", "-p", str(gateway.port),
                                    *version, check=5)
-                self.assertIn(says, done.stderr)
+                self.assertIn("cannot write its log now", done.stderr)
             os.rename(path + ".away", path)
             self.assertRegex(gateway.cli("status", check=0).stdout, "ALARM .* removed or replaced")
 
