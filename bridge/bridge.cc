@@ -112,6 +112,7 @@ Status Bridge::load(LogReader& reader) {
   std::vector<Op> ops;
   WS_TRY(unsent_.load(reader, ops));
   WS_ASSIGN(again_, reader.resends(options_.name));
+  WS_ASSIGN(identities_, reader.identities());
   held_.reset();
   if (ops.empty()) return {};
   return commit(std::move(ops));
@@ -233,8 +234,15 @@ Result<std::string> Bridge::old_key(LogReader& reader, const SealedRange& range)
 
 SealedBatch Bridge::seal(BatchKind kind, ChainId chain, const std::vector<TpId>& tps,
                          std::vector<StoredRecord> records) const {
+  // Records keep the identity of the log that they were stored under, and a batch has one.
+  Identity identity = log_.identity();
+  const auto next = identities_.upper_bound(records.front().seq);
+  if (next != identities_.begin()) identity.log_uuid = std::prev(next)->second;
+  if (next != identities_.end()) {
+    std::erase_if(records, [&](const StoredRecord& r) { return r.seq >= next->first; });
+  }
   return make_sealed(kind, *log_.catalog(), chain, tps, std::move(records),
-                     new_key(log_.identity(), options_.name));
+                     new_key(identity, options_.name));
 }
 
 Result<std::optional<SealedBatch>> Bridge::next_batch(LogReader& reader, std::stop_token stop) {

@@ -123,6 +123,7 @@ class Bridge {
   BatchSink& commits_;
   const Clock& clock_;
   Logger& logger_;
+  std::map<Seq, std::string> identities_;  // of the log, by their first seq
   Unsent unsent_;
   Blame blame_;
   Prober prober_;

@@ -61,12 +61,14 @@ Result<Identity> LogReader::identity() {
   return read_identity(db_);
 }
 
-Result<std::string> LogReader::log_of(Seq seq) {
-  WS_ASSIGN(Statement s, db_.prepare("SELECT log_uuid FROM _ws_logs WHERE from_seq <= ?1"
-                                     " ORDER BY from_seq DESC LIMIT 1"));
-  WS_ASSIGN(const bool row, s.bind(1, seq.value).step());
-  if (row) return std::string(s.bytes(0));
-  return fail(ErrorCode::corrupt, cat("_ws_logs names no identity of seq ", seq.value));
+Result<std::map<Seq, std::string>> LogReader::identities() {
+  std::map<Seq, std::string> out;
+  WS_ASSIGN(Statement s, db_.prepare("SELECT from_seq, log_uuid FROM _ws_logs"));
+  for (;;) {
+    WS_ASSIGN(const bool row, s.step());
+    if (!row) return out;
+    out.emplace(Seq(s.integer(0)), s.bytes(1));
+  }
 }
 
 Result<std::vector<LogReader::Segment>> LogReader::segments(ChainId chain, Seq from) {

@@ -48,8 +48,8 @@ class LogReader {
 
   [[nodiscard]] Result<Catalog> catalog();
   [[nodiscard]] Result<Identity> identity();
-  // Under which identity of the log a record is known upstream; see _ws_logs.
-  [[nodiscard]] Result<std::string> log_of(Seq seq);
+  // From which seq on records are known upstream under which identity of the log; see _ws_logs.
+  [[nodiscard]] Result<std::map<Seq, std::string>> identities();
   [[nodiscard]] Result<std::vector<PartitionMarks>> marks(const Topic& topic);
   // Records of one chain in arrival order, from `from` on, of these partitions. Stops at the
   // limits, at `last`, or at the end; one record is given even if it is larger than the limit.

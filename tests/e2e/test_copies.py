@@ -175,6 +175,30 @@ class Clones(unittest.TestCase):
                 wait_for(lambda: len(set(upstream.values())) == 81, "both are whole upstream")
                 self.assertEqual(len({identity(b) for b in boards} | {identity(original)}), 3)
 
+    def test_what_both_clones_have_is_one_record_upstream(self):
+        """They share a backlog: both send it, and an upstream that knows records by (gateway, log,
+        topic, partition, offset) has each once, and what is new on either, too."""
+        with Receiver(dedupe="record") as upstream:
+            upstream.kill()
+            with Gateway(topics=RAW, tail=bridge_to(upstream)) as original:
+                publish(original, [f"shared{i}" for i in range(20)])
+                original.stop()
+                upstream.start()
+                boards = []
+                for name in "ab":
+                    directory = f"{original.directory}/{name}"
+                    copy_directory(original.data_dir, directory + "/data")
+                    boards.append(Gateway(topics=RAW, tail=bridge_to(upstream),
+                                          directory=directory))
+                with boards[0], boards[1]:
+                    for name, board in zip("ab", boards):
+                        publish(board, [f"{name}{i}" for i in range(20)])
+                    for board in boards:
+                        wait_for(lambda: board.status()["bridges"][0]["unsent"] == 0,
+                                 "all of it is forwarded")
+                    self.assertEqual(sorted(upstream.values()), sorted(
+                        f"{name}{i}" for name in ("shared", "a", "b") for i in range(20)))
+
     def test_another_board(self):
         """The card is the same, the board is not: told by its serial number alone."""
         serial = dict(os.environ, WAYSIDE_BOARD="10000000aaaaaaaa")
