@@ -165,7 +165,7 @@ Status show(const QuarantineArgs& args) {
       for (const auto& [key, value] : *headers) line(key, printable(value.value_or("")));
     }
     line("value", printable(h.record.record.value.value_or("")));
-    if (h.state() == "waiting") {
+    if (h.state() == "waiting" && h.header("group").empty()) {
       std::printf("\n%s: wayside quarantine retry %lld\n",
                   !h.header("bridge").empty() ? "once the upstream takes it, to send it there again"
                                               : "once a [[route]] takes it",

@@ -56,52 +56,29 @@ bool is_wal_of(const std::string& damaged, const std::string& wal) {
          static_cast<std::uint32_t>(salt) - static_cast<std::uint32_t>(*noted) <= kWalRestartsMost;
 }
 
-// Whether records of this WAL cannot be of the database that it lies beside: another record has
-// their offset, nobody has their partition, or they do not follow the log's end. For a log that was
-// stopped in order, which notes no salt: a WAL beside it may still be right (a reader kept it from
-// being copied, or a technician's own sqlite3 made it).
+// Whether this WAL has a record where the database has another one: an offset is given once, so it
+// is of another log. For a log without a noted salt (it was stopped in order, or its start was cut
+// off), beside which a WAL may be right, too, and the database torn without it: so nothing but two
+// whole records of one offset is a proof.
 bool is_contradicted(const std::string& path, std::int64_t frames) {
   auto reader = LogReader::open_as(path, OpenMode::immutable);
   const auto catalog = reader ? reader->catalog() : tl::unexpected<Error>(reader.error());
   if (!catalog) return false;  // damage is found elsewhere
-  // A first start that was cut off: its topics are in the WAL, too, and nothing here can differ.
-  if (catalog->topics().empty()) return false;
   bool contradicted = false;
-  std::map<TpId, std::int64_t> first_beyond;
   std::size_t looked = 0;
   const auto each = [&](StoredRecord&& r) -> Status {
     const Topic* topic = catalog->find(r.tp);
-    if (topic == nullptr) {  // of a deleted topic, or of another log
-      WS_ASSIGN(const std::int64_t known, reader->number(cat("SELECT count(*) FROM _ws_partitions"
-                                                             " WHERE tp=",
-                                                             r.tp.value)));
-      contradicted = contradicted || known == 0;
-      return {};
-    }
-    WS_ASSIGN(const auto marks, reader->marks(*topic));
-    for (const PartitionMarks& m : marks) {
-      if (m.tp != r.tp) continue;
-      if (r.offset >= m.log_end) {
-        const auto [at, is_new] = first_beyond.try_emplace(r.tp, r.offset.value);
-        if (!is_new) at->second = std::min(at->second, r.offset.value);
-      } else if (r.offset >= m.log_start) {
-        WS_ASSIGN(const auto seq, reader->seq_of(topic->chain, r.tp, r.offset));
-        if (!seq) continue;
-        WS_ASSIGN(const auto page, reader->read(topic->chain, *seq, {{r.tp}}, {1, SIZE_MAX}));
-        contradicted = contradicted || page.records.empty() || page.records.front().crc != r.crc;
-      }
+    const auto seq = topic == nullptr ? Result<std::optional<Seq>>(std::nullopt)
+                                      : reader->seq_of(topic->chain, r.tp, r.offset);
+    if (seq && *seq) {
+      const auto page = reader->read(topic->chain, **seq, {{r.tp}}, {1, SIZE_MAX});
+      contradicted = page && !page->records.empty() &&
+                     page->records.front().offset == r.offset && page->records.front().crc != r.crc;
     }
     const bool enough = contradicted || ++looked == kWalRecordsLookedAt;
     return enough ? Status(fail(ErrorCode::out_of_range, "enough")) : Status{};
   };
   (void)scan_wal_records(path, frames, each);
-  for (const auto& [tp, offset] : first_beyond) {
-    const auto marks = reader->marks(*catalog->find(tp));
-    for (const PartitionMarks& m : marks.value_or(std::vector<PartitionMarks>{})) {
-      contradicted = contradicted || (m.tp == tp && looked < kWalRecordsLookedAt &&
-                                      m.log_end.value != offset);
-    }
-  }
   return contradicted;
 }
 
