@@ -4,5 +4,5 @@
 #include <string_view>
 
 namespace wayside {
-inline constexpr std::string_view kVersion = "0.3.0";
+inline constexpr std::string_view kVersion = "0.4.0";
 }
