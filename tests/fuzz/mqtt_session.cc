@@ -29,9 +29,11 @@ struct Drive {
   // What the client is told: whole packets that a server may send, each asked for.
   void listen() {
     std::string out = std::exchange(session.output(), {});
+    // What another protocol's client is told, in its own words.
+    if (out.starts_with("HTTP/") || out.starts_with("\x15\x03")) return;
     const auto* p = reinterpret_cast<const std::uint8_t*>(out.data());
     for (std::span<const std::uint8_t> left(p, out.size()); !left.empty();) {
-      const auto header = decode_fixed_header(left);
+      const auto header = decode_fixed_header(left, session.version());
       require(header && *header, "what is said is a packet");
       const std::size_t bytes = (*header)->header_bytes + (*header)->remaining_bytes;
       require(bytes <= left.size(), "and a whole one");
@@ -71,6 +73,12 @@ struct Drive {
         if (p->publish.qos == 1) owe(PacketType::puback, p->publish.packet_id);
         if (p->publish.qos == 2) owe(PacketType::pubrec, p->publish.packet_id);
         require(p->publish.qos == 0 || p->publish.packet_id != 0, "a reading has an identifier");
+      } else if (const auto* o = std::get_if<Oversized>(&event)) {
+        events.push_back(cat("oversized ", o->publish.packet_id, " ", o->packet_bytes));
+        if (o->publish.qos == 1) owe(PacketType::puback, o->publish.packet_id);
+        if (o->publish.qos == 2) owe(PacketType::pubrec, o->publish.packet_id);
+      } else if (const auto* asked = std::get_if<SubscribeAsked>(&event)) {
+        events.push_back(cat("subscribe ", asked->count));
       } else if (const auto* r = std::get_if<Released>(&event)) {
         events.push_back(cat("release ", r->packet_id));
         owe(PacketType::pubcomp, r->packet_id);

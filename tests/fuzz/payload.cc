@@ -1,4 +1,5 @@
 // Payloads: JSON and CBOR as trees, two fields that are looked for, parts that are cut out.
+#include "devices/device_time.h"
 #include "devices/payload.h"
 
 #include "base/text.h"
@@ -32,7 +33,7 @@ void look_for(std::string_view text, const JsonPointer& key, const JsonPointer& 
   }
   if (inspected->time) {
     for (const TimeUnit unit : {TimeUnit::automatic, TimeUnit::s, TimeUnit::ns}) {
-      (void)device_time_ms(*inspected->time, unit);
+      (void)read_device_time(*inspected->time, unit, nullptr);
     }
   }
 }
