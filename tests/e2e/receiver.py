@@ -50,6 +50,10 @@ class Store:
         return (batch["gateway"], batch["log"], record["topic"], record["partition"],
                 record["offset"])
 
+    def has(self, key):
+        with self.lock:
+            return key in self.keys
+
     def add(self, key, gateway, log, body):
         """What is new of the batch is on the disk when this returns."""
         batch = {"key": key, "gateway": gateway, "log": log,
@@ -128,6 +132,8 @@ def make_handler(store, mode_path, requests_path):
             elif name == "page":
                 self.reply(200, "<!DOCTYPE html><html><body>Please log in</body></html>",
                            argument or "text/html")
+            elif name == "400" and store.has(self.headers["Idempotency-Key"]):
+                self.reply(200, "it is here already")  # whatever would be said of it now
             elif name.isdigit() and name != "413":
                 self.reply(int(name), "as the test wishes")
             else:
