@@ -64,8 +64,13 @@ Result<std::string> Recovery::resume(const FilesFound& found) {
   }
   if (why.empty()) why = copied;
   const bool is_copy = behind || !copied.empty();
-  e.logger_.warning(cat(why, "; offsets go on beyond all that may have been given",
-                        is_copy ? ", under a new identity of the log" : ""));
+  const std::string told = cat(why, "; offsets go on beyond all that may have been given",
+                               is_copy ? ", under a new identity of the log" : "");
+  if (behind || !found.wal_gone.empty()) {
+    e.logger_.error(told);  // records may be missing
+  } else {
+    e.logger_.warning(told);
+  }
   WS_TRY(go_beyond(ours ? &*found.sidecar : nullptr, why, is_copy));
   return std::string();
 }
