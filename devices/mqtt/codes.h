@@ -43,6 +43,7 @@ enum class Reason : std::uint8_t {
   bad_authentication_method = 0x8C,
   keep_alive_timeout = 0x8D,
   session_taken_over = 0x8E,
+  topic_filter_invalid = 0x8F,
   topic_name_invalid = 0x90,
   packet_id_not_found = 0x92,
   receive_maximum_exceeded = 0x93,

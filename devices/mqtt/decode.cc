@@ -1,3 +1,5 @@
+#include <algorithm>
+
 #include "base/limits.h"
 #include "base/text.h"
 #include "devices/mqtt/packet.h"
@@ -45,9 +47,33 @@ Decoded<bool> check_topic(std::string_view topic) {
   if (!is_mqtt_utf8(topic)) {
     return bad(Reason::malformed_packet, "the topic is not UTF-8 [MQTT-1.5.4-1]");
   }
-  if (topic.empty() || topic.find_first_of("+#") != std::string_view::npos) {
-    return bad(Reason::topic_name_invalid,
-               "the topic is empty or holds a wildcard [MQTT-3.3.2-2, 4.7.3-1]");
+  if (topic.empty()) {
+    return bad(Reason::protocol_error, "the topic is empty [MQTT-4.7.3-1] (5.0: 3.3.2.1)");
+  }
+  if (topic.find_first_of("+#") != std::string_view::npos) {
+    return bad(Reason::malformed_packet, "the topic holds a wildcard [MQTT-3.3.2-2]");
+  }
+  return true;
+}
+
+// 4.7.1: '#' is the last level, and it and '+' have a level to themselves. 4.8.2, of MQTT 5:
+// $share/NAME/FILTER, with no wildcard and at least one character in NAME.
+bool is_sound_filter(std::string_view filter, Version version) {
+  constexpr std::string_view kShared = "$share/";
+  if (version == Version::v5 && filter.starts_with(kShared)) {
+    filter.remove_prefix(kShared.size());
+    const std::size_t name = std::min(filter.find('/'), filter.size());
+    if (name == 0 || filter.substr(0, name).find_first_of("+#") != std::string_view::npos) {
+      return false;
+    }
+    filter.remove_prefix(std::min(name + 1, filter.size()));
+    if (filter.empty()) return false;
+  }
+  for (std::size_t i = 0; i < filter.size(); ++i) {
+    if (filter[i] != '+' && filter[i] != '#') continue;
+    const bool begins = i == 0 || filter[i - 1] == '/';
+    const bool ends = i + 1 == filter.size();
+    if (!begins || !(ends || (filter[i] == '+' && filter[i + 1] == '/'))) return false;
   }
   return true;
 }
@@ -112,7 +138,8 @@ Decoded<Subscribe> decode_filters(std::span<const std::uint8_t> body, Version ve
       return bad(Reason::protocol_error,
                  "retain handling 3, or No Local and shared [MQTT-3.8.3-4]");
     }
-    s.filters.push_back({filter, static_cast<std::uint8_t>(options & 3)});
+    s.filters.push_back({filter, static_cast<std::uint8_t>(options & 3),
+                         is_sound_filter(filter, version)});
   }
   if (s.filters.empty()) {
     return bad(Reason::protocol_error, "no topic filter [MQTT-3.8.3-2, 3.10.3-2]");
@@ -292,22 +319,24 @@ Decoded<Publish> check_publish(const PublishParts& parts, Version version) {
   return p;
 }
 
-Decoded<Pubrel> decode_pubrel(std::span<const std::uint8_t> body, Version version) {
+Decoded<Ack> decode_ack(std::span<const std::uint8_t> body, Version version) {
   Reader r(body);
-  Pubrel p;
-  p.packet_id = r.u16();
-  if (r.bad()) return torn("PUBREL");
-  if (p.packet_id == 0) return bad(Reason::protocol_error, "packet identifier 0 [MQTT-2.2.1-3]");
+  Ack ack;
+  ack.packet_id = r.u16();
+  if (r.bad()) return torn("an acknowledgement");
+  if (ack.packet_id == 0) return bad(Reason::protocol_error, "packet identifier 0 [MQTT-2.2.1-3]");
   if (version == Version::v5 && r.left() > 0) {
-    r.u8();  // the reason: the session releases the identifier whatever it says
+    ack.reason = static_cast<Reason>(r.u8());
     if (r.left() > 0) {
       if (auto ok = read_properties(r, in_ack, accept_any); !ok) {
         return tl::unexpected<Malformed>(ok.error());
       }
     }
   }
-  if (r.left() > 0) return bad(Reason::malformed_packet, "bytes after PUBREL's last field");
-  return p;
+  if (r.left() > 0) {
+    return bad(Reason::malformed_packet, "bytes after an acknowledgement's last field");
+  }
+  return ack;
 }
 
 Decoded<Subscribe> decode_subscribe(std::span<const std::uint8_t> body, Version version) {

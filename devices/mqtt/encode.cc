@@ -76,7 +76,8 @@ void encode_connack_v311(std::string& out, bool session_present, std::uint8_t re
 void encode_ack(std::string& out, PacketType type, std::uint16_t packet_id, Version version,
                 Reason reason) {
   const bool with_reason = version == Version::v5 && reason != Reason::success;
-  put_header(out, type, with_reason ? 3 : 2);
+  put_u8(out, static_cast<unsigned>(type) << 4 | (type == PacketType::pubrel ? 2U : 0U));
+  put_variable(out, with_reason ? 3 : 2);
   put_u16(out, packet_id);
   if (with_reason) put_u8(out, static_cast<unsigned>(reason));
 }
@@ -95,10 +96,13 @@ void encode_suback(std::string& out, const Subscribe& s, Version version, bool g
     put_variable(body, props.size());
     body += props;
   }
-  const Reason refused = v5 ? Reason::implementation_specific : Reason{0x80};
-  for (const Subscribe::Filter& f : s.filters) {
-    put_u8(body, granted ? f.qos : static_cast<unsigned>(refused));
-  }
+  const auto code = [&](const Subscribe::Filter& f) {
+    if (!f.sound && v5) return Reason::topic_filter_invalid;
+    if (!f.sound && version == Version::v311) return Reason::unspecified;
+    if (!granted) return v5 ? Reason::implementation_specific : Reason::unspecified;
+    return Reason{f.qos};
+  };
+  for (const Subscribe::Filter& f : s.filters) put_u8(body, static_cast<unsigned>(code(f)));
   put_header(out, PacketType::suback, body.size());
   out += body;
 }
@@ -108,8 +112,10 @@ void encode_unsuback(std::string& out, const Subscribe& u, Version version, bool
   put_u16(body, u.packet_id);
   if (version == Version::v5) {
     put_variable(body, 0);
-    const Reason reason = granted ? Reason::success : Reason::no_subscription_existed;
-    body.append(u.filters.size(), static_cast<char>(reason));
+    const Reason answer = granted ? Reason::success : Reason::no_subscription_existed;
+    for (const Subscribe::Filter& f : u.filters) {
+      put_u8(body, static_cast<unsigned>(f.sound ? answer : Reason::topic_filter_invalid));
+    }
   }
   put_header(out, PacketType::unsuback, body.size());
   out += body;

@@ -81,14 +81,16 @@ struct PublishParts {
   std::string_view payload;
 };
 
-struct Pubrel {
+struct Ack {  // PUBACK, PUBREC, PUBREL, PUBCOMP
   std::uint16_t packet_id = 0;
+  Reason reason = Reason::success;
 };
 
 struct Subscribe {  // UNSUBSCRIBE too, without QoS
   struct Filter {
     std::string_view name;
     std::uint8_t qos = 0;
+    bool sound = true;  // its wildcards stand where they may
   };
   std::uint16_t packet_id = 0;
   std::vector<Filter> filters;
@@ -107,7 +109,7 @@ struct Disconnect {
 [[nodiscard]] Decoded<Publish> check_publish(const PublishParts& parts, Version version);
 [[nodiscard]] Decoded<Publish> decode_publish(std::uint8_t flags,
                                               std::span<const std::uint8_t> body, Version version);
-[[nodiscard]] Decoded<Pubrel> decode_pubrel(std::span<const std::uint8_t> body, Version version);
+[[nodiscard]] Decoded<Ack> decode_ack(std::span<const std::uint8_t> body, Version version);
 [[nodiscard]] Decoded<Subscribe> decode_subscribe(std::span<const std::uint8_t> body,
                                                   Version version);
 [[nodiscard]] Decoded<Subscribe> decode_unsubscribe(std::span<const std::uint8_t> body,
@@ -129,10 +131,10 @@ void encode_connack_refusal_v5(std::string& out, Reason reason, std::string_view
 // 3.1 and 3.1.1: return codes of section 3.2.2.3 (0 accepted, 1 version, 2 identifier,
 // 3 unavailable).
 void encode_connack_v311(std::string& out, bool session_present, std::uint8_t return_code);
-// PUBACK, PUBREC, PUBCOMP: the short form when the reason is success.
+// PUBACK, PUBREC, PUBREL, PUBCOMP: the short form when the reason is success.
 void encode_ack(std::string& out, PacketType type, std::uint16_t packet_id, Version version,
                 Reason reason = Reason::success);
-// Each filter is granted with the QoS it asks for, or refused.
+// With `granted`, each sound filter is granted with the QoS it asks for; all others are refused.
 void encode_suback(std::string& out, const Subscribe& subscribe, Version version, bool granted,
                    bool with_reason_string);
 void encode_unsuback(std::string& out, const Subscribe& unsubscribe, Version version, bool granted);

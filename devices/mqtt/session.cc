@@ -250,7 +250,7 @@ Event Session::set_aside(Oversized event, std::uint64_t ticket) {
 }
 
 Event Session::on_pubrel(std::span<const std::uint8_t> body, std::uint64_t ticket) {
-  const auto decoded = decode_pubrel(body, version_);
+  const auto decoded = decode_ack(body, version_);
   if (!decoded) return end(decoded.error());
   const auto at = std::lower_bound(qos2_ids_.begin(), qos2_ids_.end(), decoded->packet_id);
   const bool known = at != qos2_ids_.end() && *at == decoded->packet_id;
@@ -297,11 +297,22 @@ std::optional<Event> Session::on_other(const FixedHeader& header,
       return on_disconnect(body);
     case PacketType::auth:
       return end({Reason::protocol_error, "AUTH without an authentication method [MQTT-4.12.0-6]"});
+    case PacketType::puback:
+    case PacketType::pubrec:
+    case PacketType::pubcomp: {
+      // They answer a PUBLISH of ours. This server sends none, but the one that had the client's
+      // session before may have: the client is helped to forget it (5.0: 3.5.2.1, 3.7.2.1).
+      const auto ack = decode_ack(body, version_);
+      if (!ack) return end(ack.error());
+      if (header.type == PacketType::pubrec && ack->reason < Reason::unspecified) {
+        encode_ack(output_, PacketType::pubrel, ack->packet_id, version_,
+                   Reason::packet_id_not_found);
+      }
+      return std::nullopt;
+    }
     default:
-      // PUBACK, PUBREC and PUBCOMP answer a PUBLISH of ours, and there is none; the others only a
-      // server may send.
-      return end({Reason::protocol_error,
-                  cat("packet type ", static_cast<int>(header.type), " from a client")});
+      return end({Reason::protocol_error, cat("packet type ", static_cast<int>(header.type),
+                                              ", which only a server may send")});
   }
 }
 

@@ -49,6 +49,12 @@ class Bridge(unittest.TestCase):
         return wait_for(lambda: len(self.receiver.records()) >= n and self.receiver.records(),
                         f"{n} records upstream; there are {len(self.receiver.records())}")
 
+    def settled(self, gateway, n):
+        """n records arrived, and the gateway has had the answer to the last of them."""
+        records = self.arrived(n)
+        wait_for(lambda: gateway.status()["bridges"][0]["unsent"] == 0, "all is settled")
+        return records
+
     def test_records_arrive_in_order_in_the_record_form_and_positions_are_committed(self):
         gateway = self.gateway()
         publish(gateway, [f"v{i}" for i in range(50)])
@@ -90,8 +96,7 @@ class Bridge(unittest.TestCase):
         self.receiver.mode("long")
         gateway = self.gateway()
         publish(gateway, ["v0", "v1"])
-        self.arrived(2)
-        wait_for(lambda: gateway.status()["bridges"][0]["unsent"] == 0, "it is settled")
+        self.settled(gateway, 2)
 
     def test_a_batch_that_is_too_large_is_cut(self):
         self.receiver.mode("413:7")
@@ -209,8 +214,7 @@ class Bridge(unittest.TestCase):
             gateway.kill()
             gateway.start()
         self.receiver.mode("poison:bad")
-        self.arrived(n)
-        wait_for(lambda: gateway.status()["bridges"][0]["unsent"] == 0, "all is settled")
+        self.settled(gateway, n)
         got = [(r["partition"], r["offset"]) for r in self.receiver.records()]
         self.assertEqual(len(got), len(set(got)), "a record came twice")
         self.assertEqual(len(got), n)
@@ -224,8 +228,7 @@ class Bridge(unittest.TestCase):
                 self.receiver.mode(f"poison:{status}:bad")
                 publish(gateway, [f"bad {status} {i}" for i in range(3)], "broken")
                 publish(gateway, [f"good {status} {i}" for i in range(20)], "sound")
-                self.arrived(before + 20)
-                wait_for(lambda: gateway.status()["bridges"][0]["unsent"] == 0, "all is settled")
+                self.settled(gateway, before + 20)
         self.assertEqual(len(gateway.values("quarantine")), 9)
 
     def test_an_upstream_that_takes_one_record_at_a_time(self):
@@ -249,8 +252,7 @@ class Bridge(unittest.TestCase):
                 self.assertEqual(len(self.receiver.records()), n)
                 self.receiver.mode("empty")
                 n += 3
-                self.arrived(n)
-                wait_for(lambda: gateway.status()["bridges"][0]["unsent"] == 0, "it is settled")
+                self.settled(gateway, n)
         self.assertEqual(gateway.values("quarantine"), [])
 
     def test_an_upstream_without_gzip_is_served_without(self):
@@ -260,11 +262,11 @@ class Bridge(unittest.TestCase):
                 self.receiver.mode(f"nogzip:{answer}")
                 gateway = self.gateway()
                 publish(gateway, ["v0", "v1"])
-                self.arrived(before + 2)
-                wait_for(lambda: "without gzip" in gateway.cli("bridge", "status").stdout, "told")
+                self.settled(gateway, before + 2)
+                self.assertIn("without gzip", gateway.cli("bridge", "status").stdout)
                 requests = len(self.receiver.requests())
                 publish(gateway, ["v2"])
-                self.arrived(before + 3)
+                self.settled(gateway, before + 3)
                 self.assertEqual([r["gzip"] for r in self.receiver.requests()[requests:]], [False])
                 self.assertEqual(gateway.values("quarantine"), [])
                 gateway.stop()
@@ -328,8 +330,8 @@ class Bridge(unittest.TestCase):
         gateway.cli("bridge", "skip", "cloud", "--records", "1", "--yes", check=0)
         gateway.start()
         self.receiver.mode("ok")
-        self.assertEqual([r["value"] for r in self.arrived(5)], [f"v{i}" for i in range(5, 10)])
-        wait_for(lambda: gateway.status()["bridges"][0]["unsent"] == 0, "it is drained")
+        self.assertEqual([r["value"] for r in self.settled(gateway, 5)],
+                         [f"v{i}" for i in range(5, 10)])
         ledger = json.loads(gateway.cli("ledger", "--json", check=0).stdout)["bridges"][0]
         self.assertEqual((ledger["forwarded"], ledger["skipped"]), (5, 5))
         gateway.cli("bridge", "rewind", "cloud", "--to", "start", "--yes", check=0)
@@ -396,8 +398,7 @@ class Bridge(unittest.TestCase):
             else:
                 gateway.kill()
                 gateway.start()
-        self.arrived(n)
-        wait_for(lambda: gateway.status()["bridges"][0]["unsent"] == 0, "it is drained")
+        self.settled(gateway, n)
         got = [(r["partition"], r["offset"], r["value"]) for r in self.receiver.records()]
         held = gateway.sql('SELECT "partition", "offset", value FROM raw')
         self.assertEqual(len(got), len(set(got)), "a record came twice")

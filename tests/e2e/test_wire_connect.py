@@ -186,7 +186,7 @@ class Connect(WireCase):
     @both
     def test_will_topic(self, version):
         """[MQTT-3.1.3-11], [MQTT-4.7.0-1], [MQTT-4.7.3-1], v311 [MQTT-3.1.3-10]."""
-        for topic, reason in (("raw/+", 0x90), ("#", 0x90), ("", 0x90), (b"raw/\xff", 0x81),
+        for topic, reason in (("raw/+", 0x81), ("#", 0x81), ("", 0x82), (b"raw/\xff", 0x81),
                               (b"raw/\0", 0x81)):
             with self.subTest(topic=topic):
                 self.check_refused(connect_packet(self.id_, version,

@@ -161,8 +161,8 @@ class Oversized(Limited):
                 (6, utf8("raw/x") + two(1) + none + rest, 0x81),
                 (8, utf8("raw/x") + none + rest, 0x81),
                 (2, utf8("raw/x") + two(0) + none + rest, 0x82),
-                (2, utf8("raw/+") + two(1) + none + rest, 0x90),
-                (2, utf8("") + two(1) + none + rest, 0x90),
+                (2, utf8("raw/+") + two(1) + none + rest, 0x81),
+                (2, utf8("") + two(1) + none + rest, 0x82),
                 (2, utf8(b"raw/\xff") + two(1) + none + rest, 0x81),
                 (0, b"\xff\xff" + rest, 0x81)) + (() if version == V311 else (
                     (2, utf8("raw/x") + two(1) + b"\xff\xff\xff\xff" + rest, 0x81),

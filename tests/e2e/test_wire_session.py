@@ -386,6 +386,57 @@ class Granted(WireCase):
         self.assertEqual(wire.read(), (PINGRESP, 0, b""))
         self.assertNotIn(self.id_, self.gateway.log())
 
+    @both
+    def test_wildcards_where_they_may_not_stand(self, version):
+        """[MQTT-4.7.1-1], [MQTT-4.7.1-2], [MQTT-4.8.2-1], [MQTT-4.8.2-2]: refused one by one."""
+        wire = self.open(version)
+        head = b"\0" if version == V5 else b""
+        sound = ["#", "+", "/", "+/+", "/+", "a/#", "+/a/#", "$share/g/a", "$share/g/#", "a b", "$"]
+        bad = ["#/a", "a#", "a/b#", "a/#/b", "a+", "+a", "a+/b", "a/+b", "##", "++", "/#/", "+#"]
+        bad += ["$share/g+/a", "$share/#/a"]
+        shared = ["$share//a", "$share/g", "$share/g/", "$share/"]  # names like others in 3.1.1
+        code = 0x8F if version == V5 else 0x80
+        for filters, expected in ((sound, 1), (bad, code), (shared, code if version == V5 else 1)):
+            for name in filters:
+                with self.subTest(filter=name):
+                    wire.send(packet(SUBSCRIBE, 2, two(9) + head + utf8("a/+") + b"\2"
+                                     + utf8(name) + b"\1"))
+                    self.assertEqual(wire.read(), (SUBACK, 0, two(9) + head
+                                                   + bytes([2, expected])))
+                    wire.send(packet(UNSUBSCRIBE, 2, two(9) + head + utf8(name)))
+                    self.assertEqual(wire.read()[2][3:],
+                                     bytes([0 if expected == 1 else code] * (version == V5)))
+
+
+class ForeignAcknowledgements(WireCase):
+    """Of what another server had sent in a session that the client still has: the gateway sends
+    no PUBLISH, and helps the client to forget it. The connection stays."""
+
+    @both
+    def test_ignored_or_completed(self, version):
+        """5.0: 3.5.2.1, 4.3.3; v311 4.3.3."""
+        wire = self.open(version)
+        for kind, answered in ((PUBACK, False), (PUBCOMP, False), (PUBREC, True)):
+            forms = [b""] + [b"\0", b"\x10", b"\0\0", b"\x80", b"\x92\0"] * (version == V5)
+            for reason in forms:
+                with self.subTest(kind=kind, reason=reason):
+                    wire.send(packet(kind, 0, two(77) + reason))
+                    if answered and reason[:1] < b"\x80":
+                        self.assertEqual(wire.read(), (PUBREL, 2, two(77)
+                                                       + b"\x92" * (version == V5)))
+                    wire.send(self.publish("a", 1, 1, version))
+                    self.assertEqual(wire.read(), (PUBACK, 0, two(1)))
+
+    @both
+    def test_malformed(self, version):
+        """[MQTT-2.2.1-3] and the packets' lengths."""
+        for kind in (PUBACK, PUBREC, PUBCOMP):
+            for body, reason in ((b"", 0x81), (b"\0", 0x81), (two(0), 0x82),
+                                 (two(1) + b"\0\0\0", 0x81)):
+                with self.subTest(kind=kind, body=body):
+                    wire = self.open(version).send(packet(kind, 0, body))
+                    self.check_ended(wire, version, reason)
+
 
 if __name__ == "__main__":
     main()
