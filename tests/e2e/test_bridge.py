@@ -204,21 +204,24 @@ class Bridge(unittest.TestCase):
     def test_a_probe_is_not_delivered_twice_over_kills(self):
         rng = seeded("bridge probes")
         gateway = self.gateway()
-        n = 0
         for i in range(8):
             self.receiver.mode("poison:bad" if i % 2 else "400")
             publish(gateway, [f"bad {i} {k}" for k in range(10)], "broken")
             publish(gateway, [f"good {i} {k}" for k in range(10)], f"sound{i}")
-            n += 10
             time.sleep(rng.random() * 0.3)  # the random moment is the point
             gateway.kill()
             gateway.start()
         self.receiver.mode("poison:bad")
-        self.settled(gateway, n)
+        wait_for(lambda: gateway.status()["bridges"][0]["unsent"] == 0, "all is settled")
         got = [(r["partition"], r["offset"]) for r in self.receiver.records()]
         self.assertEqual(len(got), len(set(got)), "a record came twice")
-        self.assertEqual(len(got), n)
-        self.assertEqual(len(gateway.values("quarantine")), 80)
+        # A good one may be refused just before the mode changes, and another taken just after: then
+        # it is set aside, too.
+        aside = gateway.values("quarantine")
+        self.assertEqual(sum(v.startswith("bad") for v in aside), 80)
+        self.assertEqual(sorted(self.receiver.values() + aside),
+                         sorted(f"{kind} {i} {k}" for kind in ("bad", "good") for i in range(8)
+                                for k in range(10)))
 
     def test_an_answer_that_one_device_causes_holds_up_nobody(self):
         gateway = self.gateway('batch_records = 10')
