@@ -1,6 +1,7 @@
 // Starting, serving and stopping. Requests are in requests.cc, the reload in reload.cc.
 #include "gateway/gateway.h"
 
+#include <malloc.h>
 #include <signal.h>
 #include <sys/stat.h>
 
@@ -262,6 +263,7 @@ int run_gateway(const std::string& config_path, const SinkWrapper& wrap) {
   if (!clock.trusted()) {
     logger.warning("the clock is not synchronised: retention by time waits until it is");
   }
+  ::malloc_trim(0);  // what only the start needed goes back to the system
   service.notify(cat("READY=1\nSTATUS=taking readings on port ", (*gateway)->mqtt_port()));
   const std::int64_t ready_ms = clock.steady_ms();
   const timespec now{0, 0};

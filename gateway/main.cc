@@ -2,6 +2,8 @@
 #include <sys/stat.h>
 
 #include <CLI/CLI.hpp>
+#include <optional>
+#include <string>
 
 #include "base/text.h"
 #include "gateway/gateway.h"
@@ -28,11 +30,9 @@ void listener_options(CLI::App* verb, std::string& host, int& port, int& qos) {
       ->capture_default_str();
 }
 
-}  // namespace
-
-int main(int argc, char** argv) {
-  // What is made in data_dir is nobody else's, whoever starts it.
-  ::umask(::umask(0) | 027);
+// Reads the line and does what its verb says; but `run` only comes back, with the name of its
+// configuration file, so that a gateway does not keep the parser's 200 KiB for months.
+int run_verb(int argc, char** argv, std::optional<std::string>& run) {
   CLI::App app{
       "Wayside: an IoT edge gateway. Devices publish over MQTT; readings are kept, synced "
       "before they are acknowledged, in a partitioned log in SQLite, read here and "
@@ -44,9 +44,9 @@ int main(int argc, char** argv) {
   int code = kExitOk;
 
   std::string run_config;
-  auto* run = app.add_subcommand("run", "Run the gateway until SIGTERM or SIGINT");
-  config_option(run, run_config);
-  run->callback([&] { code = run_gateway(run_config); });
+  auto* gateway_verb = app.add_subcommand("run", "Run the gateway until SIGTERM or SIGINT");
+  config_option(gateway_verb, run_config);
+  gateway_verb->callback([&] { run = run_config; });
 
   CheckArgs check_args;
   auto* check = app.add_subcommand("check", "Check a configuration file; starts nothing");
@@ -133,4 +133,14 @@ int main(int argc, char** argv) {
     code = report({ErrorCode::io, "the output could not be written whole", "is the disk full?"});
   }
   return code;
+}
+
+}  // namespace
+
+int main(int argc, char** argv) {
+  // What is made in data_dir is nobody else's, whoever starts it.
+  ::umask(::umask(0) | 027);
+  std::optional<std::string> run;
+  const int code = run_verb(argc, argv, run);
+  return run ? run_gateway(*run) : code;
 }
