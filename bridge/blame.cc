@@ -56,7 +56,12 @@ void Prober::reset() {
   orders_.clear();
   taken_.clear();
   suspects_.clear();
-  refused_.clear();
+}
+
+void Prober::suspect_batch(const std::vector<StoredRecord>& records) {
+  waiting_orders_.clear();
+  for (const StoredRecord& r : records) waiting_orders_.insert(order_of(r));
+  suspect(records);
 }
 
 void Prober::suspect(const std::vector<StoredRecord>& records) {
@@ -68,26 +73,12 @@ void Prober::suspect(const std::vector<StoredRecord>& records) {
   }
 }
 
-void Prober::refused(const StoredRecord& r, const std::string& what) {
-  suspect({r});
-  if (refused_.size() >= limits::kProbesRemembered) refused_.erase(refused_.begin());
-  refused_.push_back({log_.catalog()->find(r.tp)->chain, r.seq, r.tp, order_of(r), what});
-}
-
 void Prober::taken(const StoredRecord& r) {
   const std::uint64_t order = order_of(r);
   orders_.erase(order);
   taken_.insert(order);
   // Behind it others of its key may have been passed over.
   for (Seq& seq : scanned_) seq = std::min(seq, Seq(r.seq.value + 1));
-}
-
-std::vector<Prober::Refused> Prober::refused_before(const StoredRecord& taken) const {
-  std::vector<Refused> out;
-  for (const Refused& r : refused_) {
-    if (r.order == order_of(taken) && r.seq < taken.seq) out.push_back(r);
-  }
-  return out;
 }
 
 std::int64_t Prober::topic_of(const StoredRecord& r) const {
@@ -133,13 +124,16 @@ Result<std::optional<StoredRecord>> Prober::take(LogReader& reader, Unsent& unse
     from.pop_front();
     const Lane& lane = unsent.lanes().at(place.lane);
     WS_ASSIGN(auto page, reader.read(lane.chain, place.seq, lane.tps, {1, SIZE_MAX}, place.seq));
-    if (page.records.empty() || !unsent.is_unsent(page.records.front())) continue;
-    return std::optional(std::move(page.records.front()));
+    if (page.records.empty()) continue;
+    StoredRecord& r = page.records.front();
+    // Since it was found the stream may have come to it, or to one before it of its key.
+    const bool waits = suspects_.contains(r.seq.value) || waiting_orders_.contains(order_of(r));
+    if (!waits && unsent.is_unsent(r)) return std::optional(std::move(r));
   }
   return std::optional<StoredRecord>{};
 }
 
-// One after the other from the beginning, so all before it of its key were refused.
+// One after the other from the beginning, so all before it of its key have been refused.
 Result<std::optional<StoredRecord>> Prober::next_of_any(LogReader& reader, Unsent& unsent,
                                                         std::stop_token stop) {
   auto& lanes = unsent.lanes();

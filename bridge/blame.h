@@ -51,25 +51,14 @@ class Prober {
   void reset();
   // What is under suspicion: no record of the same key is tried before others have been.
   void suspect(const std::vector<StoredRecord>& records);
-  void refused(const StoredRecord& record, const std::string& what);
+  // Likewise; and this batch waits for the verdict.
+  void suspect_batch(const std::vector<StoredRecord>& records);
   // The next of its key is the best to try after it.
   void taken(const StoredRecord& record);
   // The next record to try; none: no other is there (then all may be tried anew), or so much has
   // been looked through that the rest is for the next time. `same_key`: also behind a suspect.
   [[nodiscard]] Result<std::optional<StoredRecord>> next(LogReader& reader, Unsent& unsent,
                                                          bool same_key, std::stop_token stop);
-  // Records of the same key that were refused before it was taken: they are to blame.
-  struct Refused {
-    ChainId chain;
-    Seq seq;
-    TpId tp;
-    std::uint64_t order = 0;
-    std::string what;
-  };
-  [[nodiscard]] std::vector<Refused> refused_before(const StoredRecord& taken) const;
-  [[nodiscard]] bool must_stay_in_order(const StoredRecord& a, const StoredRecord& b) const {
-    return order_of(a) == order_of(b);
-  }
 
  private:
   struct Place {
@@ -90,8 +79,7 @@ class Prober {
   std::array<std::deque<Place>, 3> found_;  // of another topic, device, key
   Place any_;
   std::unordered_set<std::int64_t> topics_, sources_, suspects_;  // seen; suspects by seq
-  std::unordered_set<std::uint64_t> orders_, taken_;
-  std::vector<Refused> refused_;
+  std::unordered_set<std::uint64_t> orders_, taken_, waiting_orders_;
 };
 
 }  // namespace wayside

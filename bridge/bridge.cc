@@ -137,7 +137,7 @@ Status Bridge::run_until_error(std::stop_token stop) {
   // What was tried when the gateway stopped was perhaps taken; that is known before all else.
   WS_ASSIGN(auto tried, resume(reader, BatchKind::probe));
   if (tried) {
-    WS_ASSIGN([[maybe_unused]] const Probed probed, send_probe(reader, *tried, nullptr, {}, stop));
+    WS_ASSIGN([[maybe_unused]] const Probed probed, send_probe(*tried, true, stop));
   }
   WS_ASSIGN(auto again, resume(reader, BatchKind::again));
   WS_ASSIGN(auto next, resume(reader, BatchKind::next));
@@ -145,6 +145,12 @@ Status Bridge::run_until_error(std::stop_token stop) {
     wait_while_paused(stop);
     if (stop.stop_requested() || has_edits()) break;
     const std::int64_t commits = log_.stats().commits;
+    // What was sealed goes first: a probe of what is sent once more would take records out of it.
+    if (next) {
+      WS_TRY(send_until_settled(reader, std::move(*next), stop));
+      next.reset();
+      continue;
+    }
     if (!again && !again_.empty()) {
       WS_ASSIGN(again, next_again(reader));
       if (again) WS_TRY(commit({Seal{seal_name(options_.name, again->kind), again->range}}));
@@ -154,17 +160,14 @@ Status Bridge::run_until_error(std::stop_token stop) {
       again.reset();
       continue;
     }
-    if (!next) {
-      WS_ASSIGN(next, next_batch(reader, stop));
-      if (next) WS_TRY(commit({Seal{options_.name, next->range}}));
-    }
+    WS_ASSIGN(next, next_batch(reader, stop));
     if (next) {
-      WS_TRY(send_until_settled(reader, std::move(*next), stop));
-      next.reset();
+      WS_TRY(commit({Seal{options_.name, next->range}}));
       continue;
     }
     set_state("waiting for readings");
     blame_.forget();
+    content_status_ = 0;
     const auto left = linger_left_ms();
     log_.wait_for_commit(left ? INT64_MAX : commits,
                          std::clamp<std::int64_t>(left.value_or(kIdleMs), 1, kIdleMs), stop);

@@ -67,7 +67,7 @@ class Bridge {
   [[nodiscard]] static std::string group(const std::string& bridge) { return bridge_group(bridge); }
 
  private:
-  enum class Probed { taken, refused, nobody, settled, interrupted };
+  enum class Probed { taken, refused, nobody, interrupted };
 
   void run(std::stop_token stop);
   [[nodiscard]] Status run_until_error(std::stop_token stop);
@@ -93,9 +93,8 @@ class Bridge {
   [[nodiscard]] SinkReply send(const SealedBatch& sealed, std::stop_token stop);
   [[nodiscard]] Status halve(SealedBatch& sealed);
   [[nodiscard]] Result<Probed> probe(LogReader& reader, const SealedBatch& suspect,
-                                     const SinkReply& why, std::stop_token stop);
-  [[nodiscard]] Result<Probed> send_probe(LogReader& reader, const SealedBatch& probe,
-                                          const SealedBatch* suspect, const SinkReply& why,
+                                     std::stop_token stop);
+  [[nodiscard]] Result<Probed> send_probe(const SealedBatch& probe, bool undecided,
                                           std::stop_token stop);
   // Its records are taken, or set aside because they were refused (then why).
   [[nodiscard]] Status settle(LogReader& reader, const SealedBatch& sealed,
@@ -134,7 +133,9 @@ class Bridge {
   std::int64_t records_most_ = 0;           // of a batch now: lowered by 413 and refusals
   std::int64_t taken_ = 0, grow_after_ = 1;  // batches taken of that size; how many it needs
   int failures_ = 0;                        // in a row
-  int answers_ = 0;                         // of them in a row such as one record may cause
+  int suspicion_ = 0;                       // of answers in a row such as one record may cause
+  int content_status_ = 0;                  // proven to be caused by records; 0: none is
+  int cut_for_ = 0;                         // the status for which the batch was last cut
   int others_refused_ = -1;                 // since something was taken; -1: none was tried
   std::minstd_rand random_;
 

@@ -269,6 +269,14 @@ class HttpSink final : public Sink {
     return result;
   }
 
+  SinkReply broken_off(std::string what) const {
+    curl_off_t sent = 0;
+    curl_easy_getinfo(easy_.get(), CURLINFO_SIZE_UPLOAD_T, &sent);
+    SinkReply reply{Verdict::retry, std::move(what), {}};
+    if (sent > 0) reply.status = SinkReply::kBrokenOff;
+    return reply;
+  }
+
   // There was no answer.
   SinkReply no_answer(CURLcode code) {
     switch (code) {
@@ -278,9 +286,15 @@ class HttpSink final : public Sink {
       case CURLE_OPERATION_TIMEDOUT:
         return {Verdict::unreachable, curl_easy_strerror(code), {}};
       case CURLE_ABORTED_BY_CALLBACK:
-        return {Verdict::retry,
-                cat("no progress, or no whole answer, within ", options_.timeout_ms, " ms"),
-                {}};
+        return broken_off(
+            cat("no progress, or no whole answer, within ", options_.timeout_ms, " ms"));
+      case CURLE_GOT_NOTHING:
+      case CURLE_SEND_ERROR:
+      case CURLE_RECV_ERROR:
+      case CURLE_PARTIAL_FILE:
+      case CURLE_HTTP2:
+      case CURLE_HTTP2_STREAM:
+        return broken_off(curl_easy_strerror(code));
       case CURLE_WRITE_ERROR:
         return {Verdict::retry,
                 cat("an answer of more than ", limits::kReplyBytesMax, " bytes"),
@@ -316,6 +330,10 @@ class HttpSink final : public Sink {
     std::string what = cat("HTTP ", status_);
     if (!reply_.empty()) what += ": " + printable(std::string_view(reply_).substr(0, 200));
     SinkReply reply{verdict_of(status_), std::move(what), {}, may_be_of_content(status_)};
+    // A proxy says 502 when the upstream behind it broke off.
+    reply.status = status_ == 502         ? SinkReply::kBrokenOff
+                   : reply.maybe_content ? static_cast<int>(status_)
+                                         : 0;
     if (status_ >= 300 && status_ < 400) {
       reply.what = cat("HTTP ", status_, ", a redirection, which is not followed");
     }

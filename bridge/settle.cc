@@ -1,5 +1,6 @@
 // What becomes of a batch: the part of a bridge that draws conclusions from answers.
 #include <algorithm>
+#include <utility>
 
 #include "base/check.h"
 #include "base/limits.h"
@@ -9,59 +10,80 @@
 namespace wayside {
 namespace {
 
-// An answer that may be about the content (403, 500) but mostly is not: so often in a row before it
-// is asked whether other content is taken.
-constexpr int kAnswersBeforeProbe = 5;
+// What may be about the content, but mostly is not: so much of it in a row, and it is asked whether
+// other content is taken. Five answers (403, 500), twenty broken connections.
+constexpr int kSuspicionEnough = 20, kOfAnAnswer = 4, kOfABreak = 1;
 constexpr std::int64_t kGrowAfterMost = 64;
 
 std::string place_of(const Catalog& catalog, const StoredRecord& r) {
-  return cat(catalog.find(r.tp)->name, " ", catalog.partition_of(r.tp), ":", r.offset.value);
+  const Topic* topic = catalog.find(r.tp);
+  const std::string_view name = topic == nullptr ? "a deleted topic" : std::string_view(topic->name);
+  return cat(name, " ", catalog.partition_of(r.tp), ":", r.offset.value);
 }
 
 bool is_refusal(const SinkReply& reply) {
   return reply.verdict == Verdict::refused || reply.verdict == Verdict::too_large;
 }
 
+int suspicion_of(const SinkReply& reply) {
+  if (reply.maybe_content) return kOfAnAnswer;
+  return reply.status == SinkReply::kBrokenOff ? kOfABreak : 0;
+}
+
 }  // namespace
 
 Status Bridge::send_until_settled(LogReader& reader, SealedBatch sealed, std::stop_token stop) {
   std::optional<SealedBatch> now = std::move(sealed);
-  answers_ = 0;
+  suspicion_ = cut_for_ = 0;
   while (now && !stop.stop_requested() && !has_edits()) {
     wait_while_paused(stop);
     if (stop.stop_requested() || has_edits()) break;
     const SinkReply reply = send(*now, stop);
     if (reply.verdict == Verdict::stopped) break;
-    const bool refused = is_refusal(reply), one = now->range.rows == 1;
+    const int suspicion = suspicion_of(reply);
+    // Once it is proven that content leads to such an answer, it is a refusal like others; but each
+    // proof is of one record, because the upstream as a whole may come to say so, too.
+    const bool known = content_status_ != 0 && reply.status == content_status_;
+    const bool refused = is_refusal(reply) || known, one = now->range.rows == 1;
     std::optional<SealedBatch> next;
     if (reply.verdict == Verdict::delivered) {
+      // A part is taken of what was answered so as a whole.
+      if (cut_for_ != 0) content_status_ = std::exchange(cut_for_, 0);
       WS_TRY(settle(reader, *now, nullptr, next, stop));
       now = std::move(next);
       continue;
     }
-    if (refused || reply.maybe_content) blame_.refused(now->range.chain, now->range.last);
-    answers_ = !refused && reply.maybe_content ? answers_ + 1 : 0;
+    if (!refused) content_status_ = 0;
+    if (refused || suspicion > 0) blame_.refused(now->range.chain, now->range.last);
+    const bool was_enough = suspicion_ >= kSuspicionEnough;
+    suspicion_ = !refused && suspicion > 0 ? suspicion_ + suspicion : 0;
+    const bool enough = suspicion_ >= kSuspicionEnough;
     if (refused && !one) {
       WS_TRY(halve(*now));
       continue;
     }
-    if (!refused && answers_ < kAnswersBeforeProbe) {
+    if (!refused && !enough) {
       pause(reply, stop);
       continue;
     }
     // What was taken before it answered like this says nothing.
-    if (answers_ == kAnswersBeforeProbe) blame_.forget_proof();
+    if (enough && !was_enough) blame_.forget_proof();
     bool set_aside = blame_.proven(one ? now->records.front().source : 0);
     if (!set_aside && one && now->kind == BatchKind::again) {
       WS_ASSIGN(const auto places, held(reader, now->records));
       set_aside = !places.empty();  // it is refused once more, and stays where it is
     }
     if (!set_aside) {
-      WS_ASSIGN(const Probed probed, probe(reader, *now, reply, stop));
-      if (probed == Probed::interrupted || probed == Probed::settled) return {};
-      if (probed == Probed::taken) continue;  // and now it is known whose fault it is
+      WS_ASSIGN(const Probed probed, probe(reader, *now, stop));
+      if (probed == Probed::interrupted) return {};
+      if (probed == Probed::taken) {  // and now it is known whose fault it is
+        if (!is_refusal(reply)) content_status_ = reply.status;
+        continue;
+      }
+      content_status_ = 0;
       if (probed == Probed::nobody && !one) {
         WS_TRY(halve(*now));
+        if (enough) suspicion_ = kSuspicionEnough, cut_for_ = reply.status;
       } else if (!refused) {
         pause(reply, stop);
       } else {
@@ -80,6 +102,7 @@ Status Bridge::send_until_settled(LogReader& reader, SealedBatch sealed, std::st
       continue;
     }
     WS_TRY(settle(reader, *now, &reply, next, stop));
+    if (!is_refusal(reply)) blame_.forget_proof();
     now = std::move(next);
   }
   return {};
@@ -91,7 +114,7 @@ Status Bridge::halve(SealedBatch& sealed) {
   records_most_ = static_cast<std::int64_t>(half);
   taken_ = 0;
   grow_after_ = std::min(grow_after_ * 2, kGrowAfterMost);
-  answers_ = 0;
+  suspicion_ = 0;
   sealed.records.resize(half);
   sealed = seal(sealed.kind, sealed.range.chain, sealed.range.tps, std::move(sealed.records));
   return commit({Seal{seal_name(options_.name, sealed.kind), sealed.range}});
@@ -107,11 +130,11 @@ void Bridge::grow() {
 
 // Tries other records one by one, each sealed like a batch, until one is taken.
 Result<Bridge::Probed> Bridge::probe(LogReader& reader, const SealedBatch& suspect,
-                                     const SinkReply& why, std::stop_token stop) {
-  prober_.suspect(suspect.records);
+                                     std::stop_token stop) {
+  prober_.suspect_batch(suspect.records);
   const int most = others_refused_ < 0 ? limits::kProbesAtFirst : limits::kProbesPerTry;
   others_refused_ = std::max(others_refused_, 0);
-  // One of the same key only behind a single suspect, which is then to blame, or not sent late.
+  // One of the same key only behind a single suspect.
   const bool same_key = suspect.range.rows == 1 && suspect.kind == BatchKind::next;
   int tried = 0;
   for (; tried < most; ++tried) {
@@ -122,33 +145,32 @@ Result<Bridge::Probed> Bridge::probe(LogReader& reader, const SealedBatch& suspe
     const TpId tp = record->tp;
     SealedBatch one = seal(BatchKind::probe, chain, {tp}, {std::move(*record)});
     WS_TRY(commit({Seal{seal_name(options_.name, BatchKind::probe), one.range}}));
-    WS_ASSIGN(const Probed probed, send_probe(reader, one, &suspect, why, stop));
+    WS_ASSIGN(const Probed probed, send_probe(one, false, stop));
     if (probed != Probed::refused) return probed;
   }
   return tried > 0 ? Probed::refused : Probed::nobody;
 }
 
 // What was taken is noted in the same transaction in which its seal goes, so it is not sent again.
-Result<Bridge::Probed> Bridge::send_probe(LogReader& reader, const SealedBatch& probe,
-                                          const SealedBatch* suspect, const SinkReply& why,
+// `undecided`: it may have been taken without our knowing, so not any answer says that it was not.
+Result<Bridge::Probed> Bridge::send_probe(const SealedBatch& probe, bool undecided,
                                           std::stop_token stop) {
   const StoredRecord& record = probe.records.front();
   std::vector<Op> ops{Unseal{seal_name(options_.name, BatchKind::probe)}};
-  // Once it may have been taken without our knowing, not any answer says that it was not.
-  bool undecided = suspect == nullptr;
-  for (int answers = 0;;) {
+  for (int suspicion = 0;;) {
     wait_while_paused(stop);
     if (stop.stop_requested() || has_edits()) return Probed::interrupted;
     const SinkReply reply = send(probe, stop);
     if (reply.verdict == Verdict::stopped) return Probed::interrupted;
     if (reply.verdict == Verdict::delivered) break;
     const bool answered = reply.verdict == Verdict::misconfigured || reply.maybe_content;
-    if (!is_refusal(reply) && !(answered && (!undecided || ++answers > kAnswersBeforeProbe))) {
+    suspicion += answered ? kOfAnAnswer : suspicion_of(reply);
+    if (!is_refusal(reply) && !(answered && !undecided) && suspicion <= kSuspicionEnough) {
       undecided = true;
       pause(reply, stop);
       continue;
     }
-    prober_.refused(record, reply.what);
+    prober_.suspect({record});
     ++others_refused_;
     WS_TRY(commit(std::move(ops)));
     return Probed::refused;
@@ -157,33 +179,15 @@ Result<Bridge::Probed> Bridge::send_probe(LogReader& reader, const SealedBatch& 
   WS_CHECK(lane != nullptr);
   unsent_.settle(*lane, probe.records, ops);
   prober_.taken(record);
-  // Older ones of its key would come late now; they were refused, and others are taken.
-  Probed result = Probed::taken;
-  std::vector<std::pair<StoredRecord, std::string>> late;
-  for (const Prober::Refused& r : prober_.refused_before(record)) {
-    WS_ASSIGN(auto page, reader.read(r.chain, r.seq, {{r.tp}}, {1, SIZE_MAX}, r.seq));
-    if (!page.records.empty()) late.emplace_back(std::move(page.records.front()), r.what);
-  }
-  if (suspect != nullptr && suspect->range.rows == 1 && suspect->kind == BatchKind::next &&
-      prober_.must_stay_in_order(suspect->records.front(), record)) {
-    late.emplace_back(suspect->records.front(), why.what);
-    ops.emplace_back(Unseal{options_.name});
-    result = Probed::settled;
-  }
-  for (const auto& [r, what] : late) {
-    if (!unsent_.is_unsent(r)) continue;
-    WS_TRY(quarantine(reader, r, what, ops));
-    unsent_.settle(*lane, {r}, ops);
-  }
   WS_TRY(commit(std::move(ops)));
-  return result;
+  return Probed::taken;
 }
 
 // One transaction: the positions behind the batch, and the seal of the next one. A record that
 // is set aside goes to quarantine in the same transaction.
 Status Bridge::settle(LogReader& reader, const SealedBatch& sealed, const SinkReply* refusal,
                       std::optional<SealedBatch>& next, std::stop_token stop) {
-  answers_ = 0;
+  suspicion_ = 0;
   if (refusal == nullptr) grow();
   if (sealed.kind == BatchKind::again) return settle_again(reader, sealed, refusal);
   Lane* lane = unsent_.lane_of(sealed.range.chain);
@@ -212,7 +216,7 @@ Status Bridge::quarantine(LogReader& reader, const StoredRecord& r, const std::s
                           std::vector<Op>& ops) {
   const auto catalog = log_.catalog();
   const Topic* topic = catalog->find(r.tp);
-  WS_CHECK(topic != nullptr);  // a topic that a bridge forwards is not deleted
+  if (topic == nullptr) return {};  // deleted meanwhile, and its records with it
   const Topic* held = catalog->find("quarantine");
   WS_ASSIGN(const auto source, reader.source(r.source));
   if (topic != held) {  // what is there already stays there

@@ -31,6 +31,10 @@ struct SinkReply {
   std::string what;  // "HTTP 503: try later", "connection refused"
   std::optional<std::int64_t> retry_after_ms;
   bool maybe_content = false;  // an answer that one record may be the cause of, too: 403, 500, …
+  // HTTP's; kBrokenOff: the connection ended while the upstream had the batch, and a record that
+  // makes it crash may be the cause. 0: it says nothing about the content.
+  int status = 0;
+  static constexpr int kBrokenOff = -1;
 };
 
 class Sink {

@@ -12,9 +12,10 @@ the request, the rest stands in the record. The store has one line a batch:
 
 For tests, the file given with --mode says at each request how to behave: ok, 500, hang, close (in
 mid-reply), 401, 413:N (more than N records), poison:TEXT or poison:STATUS:TEXT (400, or that
-status, when TEXT is in the body), nogzip (400 to a gzip body), single (400 to more than one
-record), redirect, page (200 and HTML), long (200, and 240 KB). With --requests FILE it notes each
-request there, before it answers: {"key", "gzip", "records", "sha256", "answer"}.
+status, when TEXT is in the body), crash:TEXT (no answer to it), nogzip (400 to a gzip body),
+single (400 to more than one record), redirect, page (200 and HTML), long (200, and 240 KB). With
+--requests FILE it notes each request there, before it answers:
+{"key", "gzip", "records", "sha256", "answer"}.
 """
 
 import argparse
@@ -123,6 +124,9 @@ def make_handler(store, mode_path, requests_path):
                 self.reply(413, f"at most {argument} records")
             elif name == "poison" and argument.encode() in body:
                 self.reply(status, f"there is {argument} in it")
+            elif name == "crash" and argument.encode() in body:
+                self.note("crash")
+                self.close_connection = True
             elif name == "nogzip" and self.gzip:
                 self.reply(int(argument or 400), "this is no NDJSON")
             elif name == "single" and body.count(b"\n") > 1:

@@ -234,6 +234,14 @@ class Bridge(unittest.TestCase):
                 self.settled(gateway, before + 20)
         self.assertEqual(len(gateway.values("quarantine")), 9)
 
+    def test_a_reading_at_which_the_upstream_crashes_holds_up_nobody(self):
+        self.receiver.mode("crash:bad")
+        gateway = self.gateway()
+        publish(gateway, ["bad 0", "bad 1"], "broken")
+        publish(gateway, [f"good {i}" for i in range(20)], "sound")
+        self.settled(gateway, 20)
+        self.assertEqual(gateway.values("quarantine"), ["bad 0", "bad 1"])
+
     def test_an_upstream_that_takes_one_record_at_a_time(self):
         self.receiver.mode("single")
         gateway = self.gateway()
