@@ -3,9 +3,13 @@
 #include <fcntl.h>
 #include <sys/file.h>
 #include <sys/stat.h>
+#include <sys/sysmacros.h>
+#include <sys/vfs.h>
 #include <unistd.h>
 
+#include <array>
 #include <cerrno>
+#include <cstdio>
 #include <cstring>
 #include <fstream>
 #include <vector>
@@ -115,6 +119,12 @@ Status overwrite_synced(const std::string& path, std::int64_t at, std::string_vi
   return tl::unexpected<Error>(errno_error(cat("syncing ", path), errno));
 }
 
+Status sync_file(const std::string& path) {
+  const UniqueFd fd(::open(path.c_str(), O_RDONLY | O_CLOEXEC));
+  if (fd.valid() && ::fsync(fd.get()) == 0) return {};
+  return tl::unexpected<Error>(errno_error(cat("syncing ", path), errno));
+}
+
 Status remove_file(const std::string& path) {
   if (::unlink(path.c_str()) == 0) return {};
   return tl::unexpected<Error>(errno_error(cat("deleting ", path), errno));
@@ -161,12 +171,23 @@ Status write_ballast(const std::string& path, std::int64_t bytes) {
 }
 
 bool is_locked(const std::string& path) {
-  const std::uint64_t inode = file_inode(path);
+  struct stat st {};
+  struct statfs fs {};
+  if (::stat(path.c_str(), &st) != 0 || ::statfs(path.c_str(), &fs) != 0) return false;
+  // "1: FLOCK  ADVISORY  WRITE 123 fe:00:4711 0 EOF"; btrfs and overlays show stat(2) another device.
+  const auto type = static_cast<std::uint32_t>(fs.f_type);
+  const bool with_device = type != 0x9123683E && type != 0x794C7630;
+  std::array<char, 64> file{};
+  if (with_device) {
+    std::snprintf(file.data(), file.size(), " %02x:%02x:%llu ", ::major(st.st_dev),
+                  ::minor(st.st_dev), static_cast<unsigned long long>(st.st_ino));
+  } else {
+    std::snprintf(file.data(), file.size(), ":%llu ", static_cast<unsigned long long>(st.st_ino));
+  }
   std::ifstream locks("/proc/locks");
-  for (std::string line; inode != 0 && std::getline(locks, line);) {
-    // "1: FLOCK  ADVISORY  WRITE 123 fe:00:4711 0 EOF"
+  for (std::string line; std::getline(locks, line);) {
     if (line.find("FLOCK") == std::string::npos) continue;
-    if (line.find(cat(":", inode, " ")) != std::string::npos) return true;
+    if (line.find(file.data()) != std::string::npos) return true;
   }
   return false;
 }

@@ -52,6 +52,7 @@ class UniqueFd {
                                       std::string_view content);
 [[nodiscard]] Status remove_file(const std::string& path);
 // Renames, and syncs the directory.
+[[nodiscard]] Status sync_file(const std::string& path);  // with its times
 [[nodiscard]] Status rename_file(const std::string& from, const std::string& to);
 // A file of `bytes` really allocated bytes, as ballast.
 [[nodiscard]] Status write_ballast(const std::string& path, std::int64_t bytes);

@@ -136,7 +136,8 @@ Status Engine::connect() {
   WS_TRY(db_.exec(cat("PRAGMA journal_size_limit=", limits::kJournalSizeLimitBytes)));
   WS_TRY(db_.exec("PRAGMA temp_store=MEMORY"));
   WS_TRY(db_.exec("PRAGMA cache_size=-4096"));
-  return space_->set_page_limit();
+  // What a start must write has the room there is; its epoch stands before the log is limited.
+  return identity_.epoch == 0 ? Status{} : space_->set_page_limit();
 }
 
 // After a failed sync the kernel may show WAL bytes that are not on the disk, and an append behind
@@ -346,12 +347,7 @@ Status Engine::start_epoch() {
         "DELETE FROM _ws_qos2 WHERE session_id NOT IN "
         "(SELECT session_id FROM _ws_sessions)");
   };
-  Status started = transaction(write);
-  for (int i = 0; i < 3 && !started && started.error().code == ErrorCode::no_space; ++i) {
-    WS_TRY(space_->make_room());
-    started = transaction(write);
-  }
-  WS_TRY(std::move(started));
+  WS_TRY(with_room(*this, [&] { return transaction(write); }));
   WS_TRY(sessions_->load());
   WS_ASSIGN(identity_, read_identity(db_));
   inodes_ = {file_inode(options_.path), file_inode(options_.path + "-wal")};

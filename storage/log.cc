@@ -321,7 +321,9 @@ bool Log::maintain() {
 void Log::refuse_blocked(std::vector<Batch>& group) {
   const bool blocked = !engine_->space().blocked().empty();
   std::erase_if(group, [&](Batch& b) {
-    std::string why = engine_->sessions().refusal(b).value_or("");
+    auto asked = engine_->sessions().refusal(b);
+    if (!asked) report_damage(asked.error());
+    std::string why = asked ? std::move(*asked) : asked.error().text();
     const bool no_room = blocked && std::any_of(b.ops.begin(), b.ops.end(), [&](const Op& op) {
       const auto* a = std::get_if<Append>(&op);
       return a != nullptr && !engine_->space().refusal(a->tp).empty();

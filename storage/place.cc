@@ -44,7 +44,7 @@ std::string dump_place(const Place& p) {
   std::string out =
       cat("{\"inode\":", static_cast<std::int64_t>(p.inode), ",\"born_ns\":", p.born_ns,
           ",\"changed_ns\":", p.changed_ns, ",\"board\":");
-  append_json_string(out, printable(p.board));
+  append_json_string(out, p.board);
   return out + "}";
 }
 
@@ -73,13 +73,16 @@ std::string why_copied(const Place& noted, const Place& here) {
   return {};
 }
 
+// As text, which is the same when it is read back; of zeros or ones alone (a memory that nobody has
+// programmed) it says nothing.
 std::string board_serial() {
-  if (const char* said = std::getenv("WAYSIDE_BOARD"); said != nullptr) return said;
+  if (const char* said = std::getenv("WAYSIDE_BOARD"); said != nullptr) return printable(said);
   // The same as /proc/device-tree, which the service does not see.
   auto serial = read_head("/sys/firmware/devicetree/base/serial-number", 64);
   if (!serial) return {};
   serial->erase(serial->find_last_not_of(std::string_view("\0\n ", 3)) + 1);
-  return *serial;
+  if (serial->find_first_not_of('\xff') == std::string::npos) return {};
+  return printable(*serial);
 }
 
 }  // namespace wayside

@@ -121,8 +121,7 @@ Status Recovery::note_restored() {
 
 Status Recovery::go_beyond(const Sidecar* sidecar, const std::string& why, bool is_copy) {
   Engine& e = engine_;
-  const auto before = e.positions_;
-  Status status = e.transaction([&]() -> Status {
+  const auto go = [&]() -> Status {
     e.positions_.next_seq =
         std::max(e.positions_.next_seq, sidecar == nullptr ? 0 : sidecar->next_seq) +
         limits::kResumeGap;
@@ -157,12 +156,12 @@ Status Recovery::go_beyond(const Sidecar* sidecar, const std::string& why, bool 
       WS_TRY(commit.bind_text(1, o.group).bind(2, o.tp.value).bind(3, o.next.value).run());
     }
     return {};
-  });
-  if (!status) {
-    e.positions_ = before;
+  };
+  return with_room(e, [&]() -> Status {
+    Status status = e.transaction(go);
+    WS_TRY(e.load());  // as it is now, or still is
     return status;
-  }
-  return e.load();
+  });
 }
 
 // Within a transaction: the chain's next segment begins with the offsets as they are now.
@@ -240,6 +239,8 @@ void Recovery::note_closed() {
   if (e.identity_.epoch == 0 || ended_ || !e.options_.vfs.empty()) return;
   auto last = read_sidecar(e.options_.path);
   if (!last || last->identity.epoch != e.identity_.epoch) return;
+  // SQLite syncs the file's bytes, and its times may still be lost in a power cut.
+  if (!sync_file(e.options_.path)) return;
   last->place = place_of(e.options_.path, e.options_.board);
   ++last->serial;
   // Without it the next start has less to go by, and that is all.

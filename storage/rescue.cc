@@ -56,10 +56,10 @@ bool is_wal_of(const std::string& damaged, const std::string& wal) {
          static_cast<std::uint32_t>(salt) - static_cast<std::uint32_t>(*noted) <= kWalRestartsMost;
 }
 
-// Whether this WAL has a record where the database has another one: an offset is given once, so it
-// is of another log. For a log without a noted salt (it was stopped in order, or its start was cut
-// off), beside which a WAL may be right, too, and the database torn without it: so nothing but two
-// whole records of one offset is a proof.
+// Whether this WAL has a record where the database has another one: a seq is given once, so it is of
+// another log. For a log without a noted salt (it was stopped in order, or its start was cut off),
+// beside which a WAL may be right, too, and the database torn without it: so nothing but two whole
+// records of one seq is a proof.
 bool is_contradicted(const std::string& path, std::int64_t frames) {
   auto reader = LogReader::open_as(path, OpenMode::immutable);
   const auto catalog = reader ? reader->catalog() : tl::unexpected<Error>(reader.error());
@@ -67,13 +67,11 @@ bool is_contradicted(const std::string& path, std::int64_t frames) {
   bool contradicted = false;
   std::size_t looked = 0;
   const auto each = [&](StoredRecord&& r) -> Status {
-    const Topic* topic = catalog->find(r.tp);
-    const auto seq = topic == nullptr ? Result<std::optional<Seq>>(std::nullopt)
-                                      : reader->seq_of(topic->chain, r.tp, r.offset);
-    if (seq && *seq) {
-      const auto page = reader->read(topic->chain, **seq, {{r.tp}}, {1, SIZE_MAX});
+    if (const Topic* topic = catalog->find(r.tp); topic != nullptr) {
+      const auto page = reader->read(topic->chain, r.seq, {{r.tp}}, {1, SIZE_MAX}, r.seq);
       contradicted = page && !page->records.empty() &&
-                     page->records.front().offset == r.offset && page->records.front().crc != r.crc;
+                     (page->records.front().offset != r.offset ||
+                      page->records.front().crc != r.crc);
     }
     const bool enough = contradicted || ++looked == kWalRecordsLookedAt;
     return enough ? Status(fail(ErrorCode::out_of_range, "enough")) : Status{};

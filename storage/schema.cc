@@ -208,7 +208,7 @@ INSERT INTO _ws_logs SELECT 0, value, 0, '', 1 FROM _ws_meta WHERE name='log_uui
 
 -- No record with this seq or a later one names it; NULL: that is not known.
 ALTER TABLE _ws_sources ADD COLUMN unused_from_seq INTEGER;
--- Of the last retained value that was stored of it: length << 32 | CRC-32C; NULL: there is none.
+-- CRC-32C of the last retained value << 32 | of the last published one; NULL: there is none.
 ALTER TABLE _ws_sources ADD COLUMN retained_mark INTEGER;
 )sql";
 
@@ -235,7 +235,13 @@ Status migrate(Database& db) {
   WS_ASSIGN(const std::int64_t version, db.number("PRAGMA user_version"));
   for (std::int64_t to = version + 1; to <= kSchemaVersion; ++to) {
     WS_TRY(db.exec("BEGIN IMMEDIATE"));
-    WS_TRY(db.exec(kSteps.at(static_cast<std::size_t>(to - 2))));
+    if (auto done = db.exec(kSteps.at(static_cast<std::size_t>(to - 2))); !done) {
+      return fail(done.error().code,
+                  cat("the log could not be brought to format ", to,
+                      done.error().code == ErrorCode::no_space
+                          ? std::string(": the disk is full; free some space")
+                          : ": " + done.error().what));
+    }
     WS_TRY(db.exec(cat("PRAGMA user_version=", to)));
     WS_TRY(db.exec("COMMIT"));
   }

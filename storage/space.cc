@@ -130,7 +130,8 @@ Result<bool> Space::keep_within() {
   }
   // Sessions and names have room of their own: what they may still take is not for readings, so
   // that no reading ever makes room for them.
-  const std::int64_t used = claimed_pages();
+  // On a disk that others fill, they get no more than they have: has_room() says so.
+  const std::int64_t used = by_budget_ ? claimed_pages() : used_pages();
   const std::int64_t reserve =
       by_budget_ ? page_limit_ / 8 : std::min(page_limit_ / 8, kReserveOnAFullDisk);
   if (used > page_limit_ - reserve / 2) dropping_ = true;

@@ -4,6 +4,8 @@
 
 #include "base/file.h"
 #include "base/limits.h"
+#include "storage/place.h"
+#include "storage/recovery.h"
 #include "storage/space.h"
 #include "tests/crash/fault_vfs.h"
 #include "tests/support.h"
@@ -226,6 +228,29 @@ TEST_F(EngineTest, ASmallBudgetIsKeptByDroppingTheOldest) {
   EXPECT_LE(file_size(options.path), options.budget_bytes);
   EXPECT_GT(log_start("a"), 0);
   EXPECT_EQ(refused, 0) << "retention should come before the limit does";
+}
+
+// A copy that fills what it may have, without one unused page, as VACUUM INTO makes it.
+TEST_F(EngineTest, AStartHasRoomForItsNewIdentityAlsoAboveItsBudget) {
+  open();
+  append(1000, "a", 16 << 10);
+  must(engine->recovery().note_restored());
+  const std::string before = engine->identity().log_uuid;
+  engine.reset();
+  must(must(Database::open(options.path, OpenMode::read_write_create)).exec("VACUUM"));
+  options.budget_bytes = 24 << 20;  // 8 of it for the database
+  ASSERT_GT(file_size(options.path), 16 << 20);
+  open();
+  EXPECT_NE(engine->identity().log_uuid, before);
+}
+
+TEST(PlaceTest, WhatIsNotedIsTheSameWhenItIsReadBack) {
+  for (const char* serial : {"10000000abcdef01", "a\xff" "b", "\xe2\x80\xae", "\"\\", ""}) {
+    ::setenv("WAYSIDE_BOARD", serial, 1);
+    const Place p = place_of("/", board_serial());
+    EXPECT_EQ(why_copied(parse_place(dump_place(p)), p), "") << serial;
+  }
+  ::unsetenv("WAYSIDE_BOARD");
 }
 
 TEST_F(EngineTest, AFullDiskIsRefusedAndThenGoesOn) {
