@@ -174,7 +174,8 @@ bool is_locked(const std::string& path) {
   struct stat st {};
   struct statfs fs {};
   if (::stat(path.c_str(), &st) != 0 || ::statfs(path.c_str(), &fs) != 0) return false;
-  // "1: FLOCK  ADVISORY  WRITE 123 fe:00:4711 0 EOF"; btrfs and overlays show stat(2) another device.
+  // "1: FLOCK  ADVISORY  WRITE 123 fe:00:4711 0 EOF". Of btrfs and overlays stat(2) tells another
+  // device.
   const auto type = static_cast<std::uint32_t>(fs.f_type);
   const bool with_device = type != 0x9123683E && type != 0x794C7630;
   std::array<char, 64> file{};

@@ -17,7 +17,7 @@ constexpr std::int64_t kGrowAfterMost = 64;
 
 std::string place_of(const Catalog& catalog, const StoredRecord& r) {
   const Topic* topic = catalog.find(r.tp);
-  const std::string_view name = topic == nullptr ? "a deleted topic" : std::string_view(topic->name);
+  const std::string name = topic == nullptr ? "a deleted topic" : topic->name;
   return cat(name, " ", catalog.partition_of(r.tp), ":", r.offset.value);
 }
 

@@ -50,6 +50,7 @@ struct HttpServer::Impl {
     MHD_add_response_header(response, "Content-Type", reply.content_type.c_str());
     MHD_add_response_header(response, "Cache-Control", "no-store");
     MHD_add_response_header(response, "Connection", "close");
+    if (reply.status == 405) MHD_add_response_header(response, "Allow", "GET, HEAD");
     const MHD_Result result = MHD_queue_response(connection, reply.status, response);
     MHD_destroy_response(response);
     return result;
@@ -70,7 +71,7 @@ struct HttpServer::Impl {
     }
     const std::string_view verb(method);
     if (verb != "GET" && verb != "HEAD") {
-      return answer(connection, {405, "text/plain", "only GET here\n"});
+      return answer(connection, {405, "text/plain", "only GET and HEAD here\n"});
     }
     try {
       return answer(connection, static_cast<Impl*>(self)->handler(url));

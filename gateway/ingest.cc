@@ -19,13 +19,16 @@ struct Ingest::Target {
 
 namespace {
 
-// Each record that a message was split into has its headers, up to a bound of them all.
-void give_headers(std::string_view headers, std::vector<Op>& ops, std::size_t from) {
+// Each record that a message was split into has its headers, up to a bound of them all. Returns how
+// many were dropped.
+std::int64_t give_headers(std::string_view headers, std::vector<Op>& ops, std::size_t from) {
   const std::size_t records = ops.size() - from;
   const bool too_many = records > 1 && headers.size() * records > limits::kSplitHeaderBytesMax;
   const std::string given =
       too_many ? encode_headers({{"mqtt.headers_dropped", "all"}}) : std::string(headers);
   for (std::size_t i = from; i < ops.size(); ++i) std::get<Append>(ops[i]).record.headers = given;
+  const auto all = too_many ? decode_headers(headers) : Result<std::vector<Header>>();
+  return all ? static_cast<std::int64_t>(all->size() * records) : 0;
 }
 
 }  // namespace
@@ -110,7 +113,9 @@ Ingest::Outcome Ingest::make(const Resolved& resolved, std::string_view payload,
     outcome.route = &route;
     const auto failed = append_all(candidate, tree, payload, retain, resolved, outcome, ops);
     if (!failed) {
-      if (!extra.headers.empty()) give_headers(extra.headers, ops, before);
+      if (!extra.headers.empty()) {
+        outcome.dropped_headers = give_headers(extra.headers, ops, before);
+      }
       return outcome;
     }
     ops.resize(before);  // all of a message or none
@@ -135,6 +140,7 @@ std::vector<Count> Ingest::Outcome::counts() const {
   if (implausible_times > 0) {
     out.push_back({cat(kImplausibleTimes, route->topic), implausible_times});
   }
+  if (dropped_headers > 0) out.push_back({"dropped.headers", dropped_headers});
   return out;
 }
 

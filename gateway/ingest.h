@@ -41,6 +41,7 @@ class Ingest {
     // Times of the device that were not taken: of so many records, and why of the last one.
     std::int64_t unreadable_times = 0, implausible_times = 0;
     std::string time_fault;
+    std::int64_t dropped_headers = 0;
     // What of it is counted.
     [[nodiscard]] std::vector<Count> counts() const;
   };

@@ -15,9 +15,13 @@ namespace {
 
 constexpr std::int64_t kDrainMs = 1000;  // for the peer to take our last words
 
-mqtt::SessionLimits session_limits(const Config& config) {
+// One packet may not need more than half of the memory there is for all connections: what is larger
+// is set aside, instead of being refused each time it is sent again.
+mqtt::SessionLimits session_limits(const MqttHub& hub) {
+  const Config& config = hub.config;
   return {static_cast<std::uint16_t>(config.mqtt.receive_maximum),
-          static_cast<std::size_t>(config.mqtt.max_packet_bytes),
+          std::min(static_cast<std::size_t>(config.mqtt.max_packet_bytes),
+                   hub.strangers.bytes_most() / 2),
           static_cast<std::uint16_t>(config.mqtt.topic_alias_maximum),
           config.mqtt.quarantine_oversized, config.mqtt.grant_subscriptions};
 }
@@ -27,7 +31,7 @@ mqtt::SessionLimits session_limits(const Config& config) {
 MqttConnection::MqttConnection(asio::ip::tcp::socket socket, MqttHub& hub)
     : socket_(std::move(socket)),
       hub_(hub),
-      session_(session_limits(hub.config)),
+      session_(session_limits(hub)),
       accepted_ms_(hub.clock.steady_ms()),
       last_input_ms_(accepted_ms_),
       last_output_ms_(last_input_ms_),
@@ -60,6 +64,7 @@ bool MqttConnection::paused() const {
       limits::kPendingBytesMax / (2 * std::max<std::size_t>(hub_.clients.size(), 1));
   return opening_session_ || ended_ || (hub_.stopping && !last_bytes_) || session_.at_bound() ||
          mine >= limits::kConnectionPendingBytesMax ||
+         hub_.pending_bytes + batch_bytes_ >= limits::kPendingBytesMax ||
          (hub_.pending_bytes >= limits::kPendingBytesMax / 2 && mine >= share) ||
          (out_.size() >= limits::kOutputBytesMax && !last_bytes_);
 }
@@ -123,7 +128,7 @@ void MqttConnection::pump() {
   }
   submit_batch();
   write();
-  if (successor_ && !paused()) {  // all that came is taken
+  if (taken_over_ && !paused()) {  // all that came is taken
     hub_.note_trouble(known_as(), "disconnected: another connection has its client id");
     session_.disconnect(mqtt::Reason::session_taken_over, "another connection has this client id");
     ended_ = true;
@@ -159,6 +164,7 @@ void MqttConnection::submit_batch() {
   if (batch_.ops.empty() && held == acks_at_submit_) return;
   if (held > acks_at_submit_) hub_.pace.reading_came(*pace_, steady_us());
   acks_at_submit_ = held;
+  MqttHub::store_counts(std::exchange(batch_counts_, {}), batch_.ops);
   auto counts = hub_.take_counts(batch_.ops);
   pending_bytes_ += batch_bytes_;
   hub_.pending_bytes += batch_bytes_;
@@ -279,7 +285,9 @@ void MqttConnection::tick(std::int64_t now_ms) {
 
 void MqttConnection::take_over(std::shared_ptr<MqttConnection> successor) {
   if (state_ != State::open || ended_) return successor->open_session();
+  successor->predecessor_ = weak_from_this();
   successor_ = std::move(successor);
+  taken_over_ = true;
   last_bytes_ = received_bytes();
   if (!opening_session_) pump();
 }
@@ -307,6 +315,7 @@ void MqttConnection::end(bool publish_will) {
   if (registered_) {
     const auto it = hub_.clients.find(client_id_);
     if (it != hub_.clients.end() && it->second.lock().get() == this) hub_.clients.erase(it);
+    leave_queue();
   }
   if (publish_will && will_ && accepted_) {
     const std::int64_t delay_s = std::min<std::int64_t>(will_->delay_s, session_expiry_s_);
@@ -327,6 +336,19 @@ void MqttConnection::end(bool publish_will) {
   forget_topics();
   if (const auto successor = std::exchange(successor_, nullptr)) successor->open_session();
   count_memory();
+}
+
+// It waited for one that still sends: who comes after it waits for that one, so that a session is
+// never open twice.
+void MqttConnection::leave_queue() {
+  const auto before = predecessor_.lock();
+  if (!before || before->state_ != State::open || before->successor_.get() != this) return;
+  if (successor_) {
+    successor_->predecessor_ = before;
+  } else {
+    hub_.clients[client_id_] = before;
+  }
+  before->successor_ = std::exchange(successor_, nullptr);
 }
 
 void MqttConnection::close() {

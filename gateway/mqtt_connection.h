@@ -77,6 +77,7 @@ class MqttConnection : public std::enable_shared_from_this<MqttConnection> {
   void end(bool publish_will);
   const Ingest::Resolved& resolve(std::string_view topic);
   void forget_topics();
+  void leave_queue();
   void count_memory();  // last of all that a function does: somebody may have to go
 
   asio::ip::tcp::socket socket_;
@@ -107,13 +108,16 @@ class MqttConnection : public std::enable_shared_from_this<MqttConnection> {
   bool failed_ = false;      // a commit failed: nothing more is acknowledged here
   bool mute_ = false;        // the peer takes no more output; its input is still read
   std::optional<std::size_t> last_bytes_;  // nothing is read beyond these
-  std::shared_ptr<MqttConnection> successor_;
+  bool taken_over_ = false;  // another connection has its client id; it ends when all is taken
+  std::shared_ptr<MqttConnection> successor_;  // which waits until then
+  std::weak_ptr<MqttConnection> predecessor_;  // for which it waits, or waited
   std::size_t unfinished_bytes_ = 0;  // that came since last_input_ms_
   std::int64_t accepted_ms_, last_input_ms_, last_output_ms_, closing_since_ms_ = 0;
   std::int64_t last_packet_ms_;
 
   std::uint64_t ticket_ = 1;  // of the batch being filled
   Batch batch_;
+  MqttHub::Counts batch_counts_;  // what is counted of its readings
   std::size_t batch_bytes_ = 0;
   std::size_t acks_at_submit_ = 0;
   std::size_t pending_bytes_ = 0;

@@ -15,7 +15,7 @@ std::int64_t steady_us() {
 }
 
 std::size_t bytes_of(const mqtt::Will& will) {
-  return 200 + will.topic.capacity() + will.payload.capacity();
+  return 200 + will.topic.capacity() + will.payload.capacity() + will.properties.capacity();
 }
 
 void MqttHub::count_wills() {
@@ -62,8 +62,12 @@ bool PaceKeeper::commit_now(std::int64_t now_us) {
   return hungry_waiting_ > 0 && expected_ == 0;
 }
 
-std::map<std::string, std::int64_t> MqttHub::take_counts(std::vector<Op>& ops) {
+void MqttHub::store_counts(const Counts& counts, std::vector<Op>& ops) {
   for (const auto& [name, n] : counts) ops.emplace_back(Count{name, n});
+}
+
+MqttHub::Counts MqttHub::take_counts(std::vector<Op>& ops) {
+  store_counts(counts, ops);
   return std::exchange(counts, {});
 }
 
@@ -77,15 +81,16 @@ void MqttHub::note_trouble(const std::string& client_id, std::string what) {
   troubles[client_id] = {std::move(what), clock.wall_ms()};
 }
 
-void MqttHub::note_outcome(const std::string& client_id, const Ingest::Outcome& made) {
+void MqttHub::note_outcome(const std::string& client_id, const Ingest::Outcome& made,
+                           Counts& of_readings) {
+  for (const Count& c : made.counts()) of_readings[c.name] += c.n;
   if (made.quarantined == nullptr && made.time_fault.empty()) return;
-  for (const Count& c : made.counts()) count(c.name, c.n);
   note_trouble(client_id, made.quarantined != nullptr
                               ? cat("quarantined: ", made.quarantined)
                               : cat("its time was not taken: ", made.time_fault));
 }
 
-void MqttHub::put_back(const std::map<std::string, std::int64_t>& taken) {
+void MqttHub::put_back(const Counts& taken) {
   for (const auto& [name, n] : taken) count(name, n);
 }
 
@@ -108,18 +113,20 @@ void MqttHub::leave_will(const std::string& client_id, const mqtt::Will& will,
 
 void MqttHub::publish_will(const std::string& client_id, const mqtt::Will& will) {
   Batch batch;
+  Counts counted;
   if (will.topic_bytes > limits::kTopicBytesMax) {
     set_aside(client_id,
               {will.topic, will.payload, will.topic_bytes, will.payload.size(), will.properties,
                cat("a will with a topic of ", will.topic_bytes, " bytes; the limit is ",
                    limits::kTopicBytesMax)},
-              batch.ops);
+              batch.ops, counted);
   } else {
-    const std::string headers = headers_of(will.properties);
+    const std::string headers = headers_of(will.properties, counted);
     const auto made = ingest->make(ingest->resolve(will.topic, client_id), will.payload,
                                    will.retain, batch.ops, {headers, will.is_text});
-    note_outcome(client_id, made);
+    note_outcome(client_id, made, counted);
   }
+  store_counts(counted, batch.ops);
   // Like any reading's, its bytes wait for their commit; a will is dropped rather than hold more.
   std::size_t bytes = 0;
   for (const Op& op : batch.ops) bytes += op_bytes(op);
@@ -136,39 +143,45 @@ void MqttHub::publish_will(const std::string& client_id, const mqtt::Will& will)
   sink.submit(std::move(batch));
 }
 
-std::string MqttHub::headers_of(std::string_view properties) {
+std::string MqttHub::headers_of(std::string_view properties, Counts& of_readings) {
   if (properties.empty()) return {};
   std::vector<Header> headers;
   std::size_t bytes = 0, dropped = 0;
-  for (auto& [name, value] : mqtt::payload_properties(properties)) {
-    if (headers.size() >= limits::kHeadersMax ||
-        bytes + name.size() + value.size() > limits::kHeaderBytesMax) {
+  mqtt::each_payload_property(properties, [&](std::string_view name, std::string_view more,
+                                              std::string_view value) {
+    const std::size_t n = name.size() + more.size() + value.size();
+    if (headers.size() >= limits::kHeadersMax || bytes + n > limits::kHeaderBytesMax) {
       ++dropped;
-      continue;
+      return;
     }
-    bytes += name.size() + value.size();
-    headers.emplace_back(std::move(name), std::move(value));
-  }
+    bytes += n;
+    headers.emplace_back(cat(name, more), std::string(value));
+  });
   if (dropped > 0) {
-    count("dropped.headers", static_cast<std::int64_t>(dropped));
+    of_readings["dropped.headers"] += static_cast<std::int64_t>(dropped);
     headers.emplace_back("mqtt.headers_dropped", cat(dropped));
   }
   return encode_headers(headers);
 }
 
-void MqttHub::set_aside(const std::string& client_id, const TooLarge& r, std::vector<Op>& ops) {
+void MqttHub::set_aside(const std::string& client_id, const TooLarge& r, std::vector<Op>& ops,
+                        Counts& of_readings) {
   std::vector<Header> headers = {{"reason", "too_large"},
                                  {"detail", r.what},
                                  {"mqtt.topic", std::string(r.topic)},
                                  {"mqtt.client_id", client_id},
                                  {"mqtt.topic_bytes", cat(r.topic_bytes)},
                                  {"mqtt.payload_bytes", cat(r.payload_bytes)}};
-  if (auto own = decode_headers(headers_of(r.properties))) {
+  if (auto own = decode_headers(headers_of(r.properties, of_readings))) {
     for (Header& h : *own) headers.push_back(std::move(h));
+  }
+  if (r.properties_dropped) {
+    headers.emplace_back("mqtt.headers_dropped", "all");
+    ++of_readings["dropped.headers"];
   }
   ingest->set_aside(std::make_shared<Source>(Source{client_id, std::string(r.topic)}), r.payload,
                     std::move(headers), ops);
-  count("quarantined.too_large");
+  ++of_readings["quarantined.too_large"];
 }
 
 void MqttHub::client_is_back(const std::string& client_id, bool same_session) {

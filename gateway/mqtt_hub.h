@@ -95,11 +95,12 @@ struct MqttHub {
   };
   std::vector<DelayedWill> delayed_wills;
   void count_wills();
-
-  // Something is refused, set aside or ended: counted, and stored with the next batch.
+  // Something is refused or ended: counted, and stored with the next batch.
   void count(const std::string& name, std::int64_t n = 1) { counts[name] += n; }
-  [[nodiscard]] std::map<std::string, std::int64_t> take_counts(std::vector<Op>& ops);
-  void put_back(const std::map<std::string, std::int64_t>& taken);
+  using Counts = std::map<std::string, std::int64_t>;
+  static void store_counts(const Counts& counts, std::vector<Op>& ops);
+  [[nodiscard]] Counts take_counts(std::vector<Op>& ops);
+  void put_back(const Counts& taken);
   // Asks for a commit if nobody else is worth waiting for. Not while one is under way: whose
   // readings are in it will be back, and else two halves of a fleet would take turns for ever.
   void consider_commit();
@@ -109,16 +110,19 @@ struct MqttHub {
     in_flight -= in_flight > 0 ? 1 : 0;
   }
   // What MQTT 5's properties say about a payload, as a record's headers; what is beyond the bound
-  // is dropped, counted, and said in a header of its own.
-  [[nodiscard]] std::string headers_of(std::string_view properties);
+  // is dropped, counted, and said in a header of its own. `of_readings`: counts that are stored
+  // with the reading or, like it, not at all: who is not acknowledged sends it again.
+  [[nodiscard]] std::string headers_of(std::string_view properties, Counts& of_readings);
   // The record, in quarantine, of a reading beyond a limit.
   struct TooLarge {
     std::string_view topic, payload;  // as far as they were kept
     std::size_t topic_bytes = 0, payload_bytes = 0;
     std::string_view properties;
     std::string what;
+    bool properties_dropped = false;  // there were too many to keep any
   };
-  void set_aside(const std::string& client_id, const TooLarge& reading, std::vector<Op>& ops);
+  void set_aside(const std::string& client_id, const TooLarge& reading, std::vector<Op>& ops,
+                 Counts& of_readings);
   // Publishes a client's will as a reading; at once, or after its delay.
   void leave_will(const std::string& client_id, const mqtt::Will& will, std::int64_t delay_ms);
   void publish_will(const std::string& client_id, const mqtt::Will& will);
@@ -126,8 +130,7 @@ struct MqttHub {
   void client_is_back(const std::string& client_id, bool same_session);
   void publish_due_wills();
 
-  std::map<std::string, std::int64_t> counts;
-
+  Counts counts;
   // What went wrong with a client last, for the technician; of so many clients at most.
   struct Trouble {
     std::string what;
@@ -135,7 +138,8 @@ struct MqttHub {
   };
   void note_trouble(const std::string& client_id, std::string what);
   // Counts what became of a reading, and notes what went wrong with it.
-  void note_outcome(const std::string& client_id, const Ingest::Outcome& made);
+  void note_outcome(const std::string& client_id, const Ingest::Outcome& made,
+                    Counts& of_readings);
   std::map<std::string, Trouble> troubles;
 };
 

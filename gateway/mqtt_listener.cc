@@ -78,6 +78,7 @@ struct MqttListener::Impl {
     acceptor.async_accept([this](const asio::error_code& error, tcp::socket socket) {
       if (!acceptor.is_open()) return;
       if (error) {
+        hub.count("refused.accept");
         hub.logger.repeated(LogLevel::warning, "accept",
                             cat("a connection could not be accepted: ", error.message()));
         // Out of descriptors or memory: they come back with time, not by trying at once.
@@ -148,6 +149,9 @@ struct MqttListener::Impl {
   void finish() {
     for (const auto& c : connections) c->close();
     connections.clear();
+    if (!hub.delayed_wills.empty()) {
+      hub.count("dropped.will", static_cast<std::int64_t>(hub.delayed_wills.size()));
+    }
     store_counts(hub.clock.steady_ms());
     work.reset();
   }

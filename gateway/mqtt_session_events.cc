@@ -15,36 +15,46 @@ void MqttConnection::on(mqtt::ConnectRequested&& event) {
     write();
     end(false);
   };
-  const auto refuse = [&](mqtt::Reason reason, const std::string& text) {
+  const auto refuse = [&](const char* counter, mqtt::Reason reason, const std::string& text) {
+    hub_.count(counter);
+    hub_.note_trouble(connect.client_id.substr(0, limits::kKeyBytesMax), cat("refused: ", text));
+    hub_.logger.repeated(LogLevel::warning, counter,
+                         cat("client '", printable(connect.client_id.substr(0, 200)), "' at ",
+                             peer_, " is refused: ", text));
     session_.refuse(reason, text);
     over();
   };
   const bool busy =
       hub_.outstanding > 10 * static_cast<std::size_t>(hub_.config.mqtt.max_connections);
   if (busy || hub_.stopping) {
-    hub_.count("refused.max_connections");
+    hub_.count("refused.held_up");
     if (!hub_.stopping) {
-      hub_.logger.repeated(LogLevel::warning, "mqtt.held_up",
-                           cat("client '", printable(connect.client_id), "' at ", peer_,
-                               " is refused: the log is held up"));
+      hub_.logger.repeated(
+          LogLevel::warning, "mqtt.held_up",
+          cat("client '", printable(connect.client_id), "' at ", peer_, " is refused: ",
+              hub_.outstanding, " batches wait for their commit; the limit is 10 times "
+              "mqtt.max_connections = ", hub_.config.mqtt.max_connections));
     }
     session_.refuse_for_now();
     return over();
   }
   if (connect.has_authentication_method) {
-    return refuse(mqtt::Reason::bad_authentication_method, "no enhanced authentication here");
+    return refuse("refused.auth_method", mqtt::Reason::bad_authentication_method,
+                  "no enhanced authentication here");
   }
   const auto id_bytes_max = static_cast<std::size_t>(hub_.config.mqtt.client_id_bytes_max);
   if (connect.client_id.size() > id_bytes_max ||
       (connect.client_id.empty() && connect.version != mqtt::Version::v5 &&
        !connect.clean_start)) {
-    hub_.count("refused.client_id");
-    return refuse(mqtt::Reason::client_id_not_valid,
+    return refuse("refused.client_id", mqtt::Reason::client_id_not_valid,
                   cat("a client identifier of ", connect.client_id.size(),
                       " bytes: 1 to ", id_bytes_max, " are taken (mqtt.client_id_max)"));
   }
-  // Who takes over a session of its own takes a place that it has already.
-  if (!hub_.clients.contains(connect.client_id)) {
+  // Who takes over a connection of its own takes a place that it has already; but one that waits
+  // for a place to be free has none to give.
+  const auto same_id = hub_.clients.find(connect.client_id);
+  const auto own = same_id == hub_.clients.end() ? nullptr : same_id->second.lock();
+  if (!own || !own->accepted_) {
     const auto entry = hub_.strangers.admit(*this, connect.client_id);
     if (entry != Strangers::Entry::admitted) {
       const bool full = entry == Strangers::Entry::full;
@@ -136,10 +146,10 @@ void MqttConnection::session_opened(bool ok, const OpenSession& opened) {
     hub_.strangers.note("sessions.not_kept", address_);
   }
   mqtt::ConnackProperties properties;
-  properties.receive_maximum = static_cast<std::uint16_t>(hub_.config.mqtt.receive_maximum);
-  properties.maximum_packet_bytes = static_cast<std::uint32_t>(hub_.config.mqtt.max_packet_bytes);
-  properties.topic_alias_maximum =
-      static_cast<std::uint16_t>(hub_.config.mqtt.topic_alias_maximum);
+  const mqtt::SessionLimits& limits = session_.limits();
+  properties.receive_maximum = limits.receive_maximum;
+  properties.maximum_packet_bytes = static_cast<std::uint32_t>(limits.packet_bytes_max);
+  properties.topic_alias_maximum = limits.topic_alias_maximum;
   properties.server_keep_alive_s = server_keep_alive_s_;
   if (expiry_capped_) properties.session_expiry_s = session_expiry_s_;
   properties.assigned_client_id = assigned_client_id_;
@@ -183,10 +193,10 @@ void MqttConnection::on(mqtt::Published&& event) {
   const mqtt::Publish& p = event.publish;
   if (event.duplicate) return;
   const std::size_t before = batch_.ops.size();
-  const std::string headers = hub_.headers_of(p.properties);
+  const std::string headers = hub_.headers_of(p.properties, batch_counts_);
   const auto made = hub_.ingest->make(resolve(p.topic), p.payload, p.retain, batch_.ops,
                                       {headers, p.is_text});
-  hub_.note_outcome(known_as(), made);
+  hub_.note_outcome(known_as(), made, batch_counts_);
   for (std::size_t i = before; i < batch_.ops.size(); ++i) batch_bytes_ += op_bytes(batch_.ops[i]);
   if (p.qos == 2 && session_id_ > 0) batch_.ops.emplace_back(AddQos2Id{session_id_, p.packet_id});
 }
@@ -196,8 +206,8 @@ void MqttConnection::on(const mqtt::Oversized& event) {
   if (event.duplicate) return;
   hub_.set_aside(known_as(),
                  {p.topic, p.payload, event.topic_bytes, event.payload_bytes, p.properties,
-                  event.what},
-                 batch_.ops);
+                  event.what, event.properties_dropped},
+                 batch_.ops, batch_counts_);
   batch_bytes_ += op_bytes(batch_.ops.back());
   if (p.qos == 2 && session_id_ > 0) batch_.ops.emplace_back(AddQos2Id{session_id_, p.packet_id});
   hub_.note_trouble(known_as(), cat("quarantined: too_large: ", event.what));

@@ -56,10 +56,10 @@ bool is_wal_of(const std::string& damaged, const std::string& wal) {
          static_cast<std::uint32_t>(salt) - static_cast<std::uint32_t>(*noted) <= kWalRestartsMost;
 }
 
-// Whether this WAL has a record where the database has another one: a seq is given once, so it is of
-// another log. For a log without a noted salt (it was stopped in order, or its start was cut off),
-// beside which a WAL may be right, too, and the database torn without it: so nothing but two whole
-// records of one seq is a proof.
+// Whether this WAL has a record where the database has another one: a seq is given once, so it is
+// of another log. For a log without a noted salt (it was stopped in order, or its start was cut
+// off), beside which a WAL may be right, too, and the database torn without it: so nothing but two
+// whole records of one seq is a proof.
 bool is_contradicted(const std::string& path, std::int64_t frames) {
   auto reader = LogReader::open_as(path, OpenMode::immutable);
   const auto catalog = reader ? reader->catalog() : tl::unexpected<Error>(reader.error());

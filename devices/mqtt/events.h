@@ -32,6 +32,7 @@ struct Oversized {
   std::size_t topic_bytes = 0, payload_bytes = 0, packet_bytes = 0;  // as they came
   bool duplicate = false;
   std::string what;
+  bool properties_dropped = false;  // they were more than are kept of such a packet
 };
 // A SUBSCRIBE for which nothing will be sent, and whose client does not know that it is so by the
 // configuration. It has been answered.

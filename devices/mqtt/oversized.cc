@@ -52,7 +52,11 @@ void OversizedPublish::finish_part() {
       }
       torn_ = torn_ || more;
       const std::size_t n = Reader(as_bytes(number_)).variable();
-      if (n <= limits::kHeaderBytesMax) properties_ = number_;
+      if (n <= limits::kHeaderBytesMax) {
+        properties_ = number_;
+      } else {
+        dropped_properties_bytes_ = n;
+      }
       return begin(Part::properties, n);
     }
     case Part::properties:
@@ -92,6 +96,13 @@ Decoded<std::size_t> OversizedPublish::take(std::span<const std::uint8_t> bytes)
 }
 
 Decoded<Publish> OversizedPublish::publish() const {
+  if (topic_bytes_ == 0 && dropped_properties_bytes_ > 0) {
+    return tl::unexpected<Malformed>(
+        Malformed{Reason::packet_too_large,
+                  cat("in a packet above mqtt.max_packet, properties of ",
+                      dropped_properties_bytes_, " bytes; the limit is ", limits::kHeaderBytesMax,
+                      ", and beyond it a topic alias is not seen")});
+  }
   return check_publish({flags_, utf8_beginning(topic_, limits::kTopicBytesMax), packet_id_,
                         properties_, payload_},
                        version_);

@@ -29,6 +29,7 @@ class OversizedPublish {
   [[nodiscard]] std::size_t topic_bytes() const { return topic_bytes_; }
   [[nodiscard]] std::size_t payload_bytes() const { return payload_bytes_; }
   [[nodiscard]] std::size_t packet_bytes() const { return packet_bytes_; }
+  [[nodiscard]] bool properties_dropped() const { return dropped_properties_bytes_ > 0; }
 
  private:
   enum class Part { topic_length, topic, packet_id, properties_length, properties, payload };
@@ -46,7 +47,7 @@ class OversizedPublish {
   std::string properties_;  // with their length; empty when there were more than are kept
   std::string payload_;     // its beginning
   std::uint16_t packet_id_ = 0;
-  std::size_t topic_bytes_ = 0, payload_bytes_ = 0;
+  std::size_t topic_bytes_ = 0, payload_bytes_ = 0, dropped_properties_bytes_ = 0;
   bool torn_ = false;
 };
 

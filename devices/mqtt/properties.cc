@@ -99,28 +99,27 @@ Decoded<bool> read_properties(Reader& reader, PropertyPlace place,
   return true;
 }
 
-std::vector<std::pair<std::string, std::string>> payload_properties(std::string_view properties) {
-  std::vector<std::pair<std::string, std::string>> out;
+void each_payload_property(std::string_view properties, const PayloadProperty& each) {
   Reader r({reinterpret_cast<const std::uint8_t*>(properties.data()), properties.size()});
   const auto add = [&](const PropertyValue& p) -> Decoded<bool> {
     switch (p.id) {
       case Property::payload_format:
-        out.emplace_back("mqtt.payload_format", cat(p.number));
+        each("mqtt.payload_format", {}, cat(p.number));
         break;
       case Property::message_expiry:
-        out.emplace_back("mqtt.message_expiry_s", cat(p.number));
+        each("mqtt.message_expiry_s", {}, cat(p.number));
         break;
       case Property::content_type:
-        out.emplace_back("mqtt.content_type", p.text);
+        each("mqtt.content_type", {}, p.text);
         break;
       case Property::response_topic:
-        out.emplace_back("mqtt.response_topic", p.text);
+        each("mqtt.response_topic", {}, p.text);
         break;
       case Property::correlation_data:
-        out.emplace_back("mqtt.correlation_data", p.text);
+        each("mqtt.correlation_data", {}, p.text);
         break;
       case Property::user_property:
-        out.emplace_back(cat("mqtt.user.", p.text), p.second);
+        each("mqtt.user.", p.text, p.second);
         break;
       default:  // a topic alias, a will's delay: these are the connection's
         break;
@@ -129,7 +128,6 @@ std::vector<std::pair<std::string, std::string>> payload_properties(std::string_
   };
   const auto places = static_cast<PropertyPlace>(in_publish | in_will);
   [[maybe_unused]] const auto sound = read_properties(r, places, add);
-  return out;
 }
 
 }  // namespace wayside::mqtt

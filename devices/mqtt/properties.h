@@ -62,9 +62,11 @@ struct PropertyValue {
 
 // What a PUBLISH or a will says about its payload, as names and values for the record's headers, in
 // the order in which they came: mqtt.payload_format, mqtt.message_expiry_s, mqtt.content_type,
-// mqtt.response_topic, mqtt.correlation_data, and mqtt.user.NAME for each user property.
+// mqtt.response_topic, mqtt.correlation_data, and mqtt.user.NAME for each user property. A name is
+// given in two parts, and nothing is copied: there may be a million of them.
 // REQUIRES: `properties` (with their length) have been read before, and found sound.
-[[nodiscard]] std::vector<std::pair<std::string, std::string>> payload_properties(
-    std::string_view properties);
+using PayloadProperty =
+    std::function<void(std::string_view name, std::string_view more, std::string_view value)>;
+void each_payload_property(std::string_view properties, const PayloadProperty& each);
 
 }  // namespace wayside::mqtt

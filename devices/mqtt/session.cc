@@ -32,6 +32,11 @@ void Session::feed(std::span<const std::uint8_t> bytes) {
     undecoded_ = bytes;
     return;
   }
+  // Not twice as much as has come: what is held has a bound, and a large packet must fit into it.
+  const std::size_t size = kept_.size() + bytes.size();
+  if (size > kept_.capacity()) {
+    kept_.reserve(std::max(size, std::min(size + size / 4, expected_bytes_)));
+  }
   kept_.append(reinterpret_cast<const char*>(bytes.data()), bytes.size());
   undecoded_ = as_bytes(kept_);
 }
@@ -81,6 +86,7 @@ Event Session::next(std::uint64_t ticket) {
           {Reason::packet_too_large, cat("a packet of ", total, " bytes; mqtt.max_packet allows ",
                                          limits_.packet_bytes_max)});
     }
+    expected_bytes_ = total;
     if (undecoded_.size() < total) break;
     const auto body = undecoded_.subspan(h.header_bytes, h.remaining_bytes);
     undecoded_ = undecoded_.subspan(total);
@@ -226,7 +232,7 @@ Event Session::on_skipped(std::uint64_t ticket) {
   auto decoded = skipped_->publish();
   if (!decoded) return end(decoded.error());
   Oversized event{*decoded, skipped_->topic_bytes(), skipped_->payload_bytes(),
-                  skipped_->packet_bytes(), false, {}};
+                  skipped_->packet_bytes(), false, {}, skipped_->properties_dropped()};
   if (event.publish.topic_alias > 0) {
     if (const auto error = look_up_alias(event.publish, event.topic_bytes)) return end(*error);
   }

@@ -65,6 +65,7 @@ class Session {
 
   // Bytes for the client; the caller takes them.
   [[nodiscard]] std::string& output() { return output_; }
+  [[nodiscard]] const SessionLimits& limits() const { return limits_; }
   // Whole packets decoded so far: what keeps a connection alive.
   [[nodiscard]] std::uint64_t packets() const { return packets_; }
   [[nodiscard]] bool connected() const { return state_ == State::connected; }
@@ -123,6 +124,7 @@ class Session {
   std::uint32_t client_packet_bytes_max_ = 0xFFFFFFFF;
   std::uint32_t session_expiry_s_ = 0;
   std::string kept_;                         // bytes of an unfinished packet
+  std::size_t expected_bytes_ = 0;           // of that packet, when its header has come
   std::span<const std::uint8_t> undecoded_;  // in kept_, or in the caller's bytes
   std::string output_;
   std::deque<HeldAck> held_;

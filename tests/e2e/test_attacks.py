@@ -4,12 +4,16 @@ reading that was acknowledged is there, all that was stored before is there, the
 within its memory, and its counters say what happened. With WAYSIDE_ATTACKS=1 (./test.sh --attacks)
 as large as they were when they did harm."""
 
+import os
+import resource
+import sqlite3
 import struct
+import threading
 import time
 import unittest
 
-from attack import (FOR_EVER, LONG, MB, PEAK_MB, REST_MB, Device, Fortress, Newcomers, address,
-                    connected, dial, many_descriptors, of, push, unfinished_publish)
+from attack import (FACTOR, FOR_EVER, LONG, MB, PEAK_MB, REST_MB, Device, Fortress, Newcomers,
+                    address, connected, dial, many_descriptors, of, push, unfinished_publish)
 from harness import (PINGREQ, PUBACK, PUBREC, Wire, connect_packet, main, packet, publish_packet,
                      varint, wait_for)
 
@@ -111,6 +115,52 @@ class Memory(Attack):
             if s is not None:
                 s.close()
         self.check()
+
+    def test_wills_that_weigh_by_their_properties(self):
+        """Held, and delayed."""
+        self.start()
+        heavy = b"".join(b"\x26\0\1k" + struct.pack(">H", 50_000) + b"v" * 50_000
+                         for _ in range(3))
+        will = ("raw/will", b"w", 0, False, b"\x18" + struct.pack(">I", 3600) + heavy)
+        for i in range(of(400, 900)):
+            s = connected(self.gateway.port, f"evil-{i}", version=5, properties=FOR_EVER, will=will)
+            if i % 2 == 0:
+                self.keep(s)
+            elif s is not None:
+                s.close()
+        self.check(["refused.memory"])
+
+    def test_readings_that_wait_while_the_log_is_held_up(self):
+        """No more of them is read than there is room for, and all of it is stored in the end."""
+        self.start()
+        self.newcomers.stop()
+        many = {f"big-{i}": connected(self.gateway.port, f"big-{i}") for i in range(of(300, 800))}
+        with sqlite3.connect(self.gateway.data_dir + "/wayside.db", isolation_level=None) as other:
+            other.execute("BEGIN IMMEDIATE")
+            data = publish_packet("raw/big", b"b" * 250_000, 1, 1)
+            senders = [threading.Thread(target=push, args=(s, data)) for s in many.values()]
+            for t in senders:
+                t.start()
+            wait_for(lambda: self.gateway.memory_mb() > 25 * FACTOR, "some is read")
+            time.sleep(1)  # for more to come, if there is no bound
+            peak = self.gateway.memory_mb("VmHWM")
+            other.execute("ROLLBACK")
+        for t in senders:
+            t.join()
+        print(f"peak {peak:.0f} MB")
+        self.assertLess(peak, self.peak_mb)
+        for name, s in many.items():
+            s.settimeout(60)
+            answer = s.recv(4)
+            s.close()
+            if answer == b"":  # for want of memory; it sends it again
+                with Wire(self.gateway.port) as wire:
+                    wire.connect(name)
+                    answer = wire.send(data).read()
+            self.assertIn(answer, (b"\x40\2\0\1", (PUBACK, 0, b"\0\1")))
+        self.device.stop()
+        stored = self.gateway.sql("SELECT count(*) FROM raw WHERE length(value) = 250000")
+        self.assertGreaterEqual(stored[0][0], len(many))
 
     def test_topic_caches(self):
         self.start()
@@ -288,6 +338,51 @@ class Places(Attack):
         stored = set(self.gateway.values("raw"))
         self.assertEqual((set(acked) | set(self.device.acked) | set(device.acked)) - stored, set())
         self.assertGreater(had, 3)
+
+    def test_one_client_id_over_and_over(self):
+        """Who waits to take over has a place of its own, and there are so many of those."""
+        self.start(mqtt="max_connections = 30")
+        with sqlite3.connect(self.gateway.data_dir + "/wayside.db", isolation_level=None) as other:
+            other.execute("BEGIN IMMEDIATE")
+            for _ in range(of(300, 3000)):
+                s = self.keep(dial(self.gateway.port))
+                if s is not None:
+                    push(s, connect_packet("evil"))
+            files = len(os.listdir(f"/proc/{self.gateway.process.pid}/fd"))
+            other.execute("ROLLBACK")
+        self.assertLess(files, 200)
+        self.check()
+
+    def test_no_more_descriptors(self):
+        self.start()
+        pid = self.gateway.process.pid
+        had = resource.prlimit(pid, resource.RLIMIT_NOFILE)
+        few = len(os.listdir(f"/proc/{pid}/fd")) + 3
+        resource.prlimit(pid, resource.RLIMIT_NOFILE, (few, had[1]))
+        for _ in range(20):
+            self.keep(dial(self.gateway.port))
+        wait_for(lambda: "could not be accepted" in self.gateway.log(), "they are all in use")
+        resource.prlimit(pid, resource.RLIMIT_NOFILE, had)
+        self.check()
+        wait_for(lambda: self.gateway.counter("refused.accept") > 0, "it is counted", 15)
+
+    def test_newcomers_while_the_log_is_held_up(self):
+        self.start(mqtt="max_connections = 5")
+        with Wire(self.gateway.port) as wire, sqlite3.connect(
+                self.gateway.data_dir + "/wayside.db", isolation_level=None) as other:
+            wire.connect("early")
+            other.execute("BEGIN IMMEDIATE")
+
+            def held_up():
+                wire.send(publish_packet("raw/x", "x", 0))
+                self.keep(dial(self.gateway.port))
+                push(self.open[-1], connect_packet("late"))
+                return "the limit is 10 times mqtt.max_connections = 5" in self.gateway.log()
+
+            wait_for(held_up, "it is said", 30)
+            other.execute("ROLLBACK")
+        wait_for(lambda: self.gateway.counter("refused.held_up") > 0, "it is counted", 15)
+        self.check()
 
     def test_churn(self):
         self.start()

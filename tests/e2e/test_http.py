@@ -185,6 +185,7 @@ class Http(unittest.TestCase):
                 with self.assertRaises(urllib.error.HTTPError) as caught:
                     urllib.request.urlopen(request, timeout=20)
                 self.assertEqual(caught.exception.code, 405)
+                self.assertEqual(caught.exception.headers["Allow"], "GET, HEAD")
                 caught.exception.close()
             other = Gateway()
             other.edit('[http]\nlisten = "127.0.0.1:0"', f'[http]\nlisten = "127.0.0.1:{port}"')
@@ -235,7 +236,7 @@ class Discards(unittest.TestCase):
                     "retained.known": "test_subscribe.py",
                     "quarantined.refused_by_program": "test_programs.py",
                     **{f"refused.{why}": "test_attacks.py" for why in
-                       ("address", "idle", "memory", "silent")},
+                       ("accept", "address", "held_up", "idle", "memory", "silent")},
                 }
                 for name, file in elsewhere.items():
                     with open(os.path.join(ROOT, "tests/e2e", file), encoding="utf-8") as f:
@@ -276,6 +277,8 @@ class Discards(unittest.TestCase):
         with Wire(gateway.port) as wire:
             wire.send(connect_packet("c" * 2000, 5))
             wire.expect_close()
+        with Wire(gateway.port) as wire:
+            wire.send(connect_packet("scram", 5, properties=b"\x15\0\1x")).expect_close()
         # A record the upstream refuses even alone.
         receiver.mode("poison:bad")
         wait_for(lambda: "lazy" in gateway.values("raw"), "the lazy one is there")

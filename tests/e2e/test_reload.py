@@ -4,7 +4,7 @@ import signal
 import threading
 import unittest
 
-from harness import PUBACK, Gateway, Wire, main, publish_packet, wait_for
+from harness import PUBACK, Gateway, Wire, connect_packet, main, publish_packet, wait_for
 from upstream import Receiver
 
 
@@ -99,6 +99,17 @@ class Reload(unittest.TestCase):
                 _, code, properties = two.connect("two", 5)
                 self.assertEqual(code, 0)
                 self.assertIn(b"\x21\x00\x07", properties)  # Receive Maximum 7
+
+    def test_a_connection_is_told_the_limits_that_it_has(self):
+        """Its own are those of the moment in which it was accepted."""
+        with Gateway(mqtt='receive_maximum = 100') as gateway, Wire(gateway.port) as early:
+            wait_for(lambda: gateway.status()["running"], "it runs")
+            gateway.edit("receive_maximum = 100", "receive_maximum = 50")
+            gateway.cli("reload", check=0)
+            with Wire(gateway.port) as late:
+                for wire, most in ((early, 100), (late, 50)):
+                    wire.send(connect_packet(f"c{most}", 5))
+                    self.assertIn(b"\x21" + bytes([0, most]), wire.read()[2])
 
     def test_bridges_come_change_and_go_and_their_positions_stay(self):
         with Receiver() as receiver, Gateway(commit='linger = "5ms"') as gateway:

@@ -250,6 +250,24 @@ class Oversized(Limited):
         self.assertGreater(time.monotonic() - began, 1.6)
 
 
+class Large(Limited):
+    """mqtt.max_packet as large as it may be: all memory of connections is 16 MiB."""
+
+    OPTIONS = {"mqtt": 'max_packet = "16MiB"'}
+
+    @both
+    def test_none_is_refused_for_ever(self, version):
+        wire = self.open(version)
+        for i, megabytes in enumerate((3, 7, 9, 12, 15)):
+            with self.subTest(megabytes=megabytes):
+                value = self.tag + "x" * (megabytes * 1_000_000 - len(self.tag))
+                wire.send(publish_packet("raw/x", value, 1, i + 1, version))
+                self.assertEqual(wire.read(), (PUBACK, 0, two(i + 1)))
+        self.assertEqual([len(v) + len(self.tag) for v in self.stored()], [3_000_000, 7_000_000])
+        self.assertEqual([int(r["headers"]["mqtt.payload_bytes"]) for r in self.aside()],
+                         [9_000_000, 12_000_000, 15_000_000])
+
+
 class Disconnects(Limited):
     OPTIONS = {"mqtt": f'max_packet = "{MAX}"\noversized = "disconnect"'}
 
