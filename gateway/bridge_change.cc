@@ -57,7 +57,9 @@ Result<BridgeChange> skip_change(LogReader& reader, const std::string& bridge,
     WS_ASSIGN(const At at, place_of(reader, catalog, bridge, t.tp));
     const std::int64_t begin = std::max(at.position, at.marks.log_start.value);
     const std::int64_t end = std::min(t.offset, at.marks.log_end.value);
-    if (end <= at.position && !left) continue;
+    // Of what is forwarded no more, what is stepped over to its end is of no interest any more.
+    const bool all = left && end >= at.marks.log_end.value;
+    if (end <= at.position && !all) continue;
     const std::int64_t expired = at.records(at.position, std::min(begin, end));
     if (expired > 0) change.ops.emplace_back(Count{cat("expired_unsent.", bridge), expired});
     // Records that are there and were not sent ahead.
@@ -71,7 +73,7 @@ Result<BridgeChange> skip_change(LogReader& reader, const std::string& bridge,
     }
     ahead.remove(t.tp, 0, end);
     change.ops.emplace_back(CommitOffset{bridge_group(bridge), t.tp,
-                                         Offset(std::max(end, at.position)), left ? "left" : ""});
+                                         Offset(std::max(end, at.position)), all ? "left" : ""});
   }
   if (change.ops.empty()) return change;
   change.ops.emplace_back(fact_of(ahead_fact(bridge), ahead));

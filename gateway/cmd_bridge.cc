@@ -80,6 +80,7 @@ Status status(const BridgeArgs& args) {
     for (const auto& [name, n] : counters) {
       if (name == cat("expired_unsent.", b.name)) expired = n;
     }
+    expired += lag.expired_uncounted();
     const Json* one = nullptr;
     for (const Json& candidate : live.list("bridges")) {
       if (candidate.text("name") == b.name) one = &candidate;

@@ -61,7 +61,10 @@ void limit_memory() {
 
 std::string cell_json(const Statement& s, int c) {
   if (s.is_null(c)) return "null";
-  if (s.is_number(c)) return std::string(s.bytes(c));
+  if (s.is_number(c)) {  // JSON has no infinity; so SQLite's own functions write it
+    const std::string_view text = s.bytes(c);
+    return text == "Inf" ? "9e999" : text == "-Inf" ? "-9e999" : std::string(text);
+  }
   std::string out;
   append_json_bytes(out, s.bytes(c));
   return out;
@@ -111,7 +114,7 @@ class Output {
   }
 
   void print() const {
-    std::fputs(text_.c_str(), stdout);
+    std::fwrite(text_.data(), 1, text_.size(), stdout);
     if (args_.format == Format::table) table_.print();
   }
 

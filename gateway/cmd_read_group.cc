@@ -43,7 +43,7 @@ class Printing {
         ++printed_;
       }
       // Whoever reads the pipe has it, or it is not processed.
-      if (std::fflush(stdout) != 0) {
+      if (std::fflush(stdout) != 0 || std::ferror(stdout) != 0) {
         return fail(ErrorCode::io, "the output could not be written; nothing of it is committed");
       }
       if (!args_.commit_before) WS_TRY(session_.commit(page.records));

@@ -57,6 +57,7 @@ class Stream {
     if (!std::exchange(told_to_wait_, true)) send("{\"type\":\"waiting\"}");
     exchange(0);
     if (signals_.stops() > 0) finish("told to end");
+    if (ended_) finish(result_ ? "by the program's wish" : result_.error().what);
     if (input_closed_ || broken_) over_ = true;
     return !over_;
   }

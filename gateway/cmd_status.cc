@@ -150,10 +150,13 @@ void print_alarms(const Picture& p) {
   if (p.ledger.lost > 0) {
     alarm(cat(p.ledger.lost, " records are lost; 'wayside verify' names their offsets"));
   }
+  std::map<std::string, std::int64_t> expired;
   for (const auto& [name, n] : p.ledger.counters) {
-    if (!name.starts_with("expired_unsent.")) continue;
-    alarm(cat(n, " records expired before bridge ", name.substr(name.find('.') + 1),
-              " had sent them"));
+    if (name.starts_with("expired_unsent.")) expired[name.substr(name.find('.') + 1)] = n;
+  }
+  for (const auto& [name, lag] : p.bridges) expired[name] += lag.expired_uncounted();
+  for (const auto& [name, n] : expired) {
+    if (n > 0) alarm(cat(n, " records expired before bridge ", name, " had sent them"));
   }
   for (const std::string& w : p.warnings) alarm(w);
   for (const LeftBehind& l : p.left_behind) alarm(l.text());

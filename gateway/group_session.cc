@@ -133,10 +133,15 @@ Status GroupSession::find_positions() {
   std::int64_t unread = 0, lost = 0;
   std::string from;
   Positions begun;
+  // Only a group that is new here begins where -o says: a partition that is added later has records
+  // that it never saw.
+  const bool is_new = std::none_of(committed.begin(), committed.end(), [&](const auto& p) {
+    return std::find(tps_.begin(), tps_.end(), p.tp) != tps_.end();
+  });
   for (const PartitionMarks& m : marks) {
     std::int64_t position =
-        range.kind == ReadRange::Kind::end ? m.log_end.value : m.log_start.value;
-    if (range.kind == ReadRange::Kind::times) {
+        is_new && range.kind == ReadRange::Kind::end ? m.log_end.value : m.log_start.value;
+    if (is_new && range.kind == ReadRange::Kind::times) {
       position = m.log_end.value;
       WS_ASSIGN(const auto at, log_.reader.seq_at(topic_.chain, {{m.tp}}, range.from));
       if (at) {

@@ -26,6 +26,12 @@ struct PartitionLag {
 struct Lag {
   std::vector<PartitionLag> partitions;
   std::int64_t records = 0, oldest_append_ms = 0;
+  // What retention took before a bridge sent it, since it last sent something: not yet in its counter.
+  [[nodiscard]] std::int64_t expired_uncounted() const {
+    std::int64_t n = 0;
+    for (const PartitionLag& p : partitions) n += p.committed >= 0 ? p.expired : 0;
+    return n;
+  }
 };
 
 // What partitions hold: stored = live + expired + lost + salvaging. `skipped` offsets had no record

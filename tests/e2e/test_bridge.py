@@ -4,6 +4,7 @@ finds a batch too large or a record wrong, and is killed; and the gateway is kil
 import contextlib
 import json
 import os
+import re
 import shutil
 import sqlite3
 import time
@@ -376,6 +377,8 @@ class Bridge(unittest.TestCase):
         gateway.stop()
         gateway.start()
         wait_for(lambda: told in gateway.log(), "a start tells it, too")
+        gateway.cli("bridge", "skip", "cloud", "--topic", "raw", "--records", "1", "--yes", check=0)
+        self.assertIn("has 2 unsent records of raw", gateway.cli("status", check=0).stdout)
         gateway.cli("bridge", "skip", "cloud", "--topic", "raw", "--yes", check=0)
         publish(gateway, ["v3"])
         self.assertNotIn("ALARM", gateway.cli("status", check=0).stdout)
@@ -385,6 +388,21 @@ class Bridge(unittest.TestCase):
         gateway.cli("reload", check=0)
         self.receiver.start()
         self.assertEqual([r["value"] for r in self.arrived(1)], ["v3"])
+
+    def test_what_expires_unsent_is_told_while_the_upstream_is_away(self):
+        self.receiver.kill()
+        gateway = Gateway(commit='linger = "10ms"', tail=bridge(self.receiver) +
+                          "[storage]\nsegment_rows = 100\n",
+                          topics='[[topic]]\nname = "raw"\nretention_bytes = 1048576\n'
+                          '[[route]]\nmqtt = "raw/#"\ntopic = "raw"\npayload = "raw"\n').start()
+        self.addCleanup(gateway.__exit__, None)
+        publish(gateway, ["x" * 10_000 for _ in range(1000)])
+        gone = wait_for(lambda: gateway.sql("SELECT sum(log_start) FROM _ws_partitions")[0][0],
+                        "some expired")
+        for verb in (("status",), ("bridge", "status")):
+            told = re.search(r"(\d+) records expired before",
+                             gateway.cli(*verb, check=0).stdout)
+            self.assertGreaterEqual(int(told[1]), gone)
 
     def test_a_password_in_the_url_is_refused_and_not_repeated(self):
         gateway = self.gateway()

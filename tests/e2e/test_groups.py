@@ -255,6 +255,11 @@ class Groups(unittest.TestCase):
             self.assertEqual(self.read(gateway, "-o", "end"), [])
             publish(gateway, range(10, 15))
             self.assertEqual(sorted(self.read(gateway, "-o", "end")), list(range(10, 15)))
+            # Of partitions that are added, it has all.
+            gateway.edit("partitions = 12", "partitions = 40")
+            gateway.cli("reload", check=0)
+            publish(gateway, range(20, 60))
+            self.assertEqual(sorted(self.read(gateway, "-o", "end")), list(range(20, 60)))
 
     def test_what_is_refused(self):
         with Gateway() as gateway:

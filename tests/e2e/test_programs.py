@@ -544,13 +544,20 @@ class Stream(unittest.TestCase):
                 wait_for(lambda: sorted(json.loads(r["value"])["n"] for m in
                                         b.of("records")[-1:] for r in m["records"])
                          == [10, 11, 12, 13, 14], "what was not acknowledged comes to the other")
-                # A program that goes away while it stands by leaves no member behind.
+                # A program that goes away while it stands by leaves no member behind; and its
+                # words count.
             with Program(site, "--follow") as first:
                 first.wait("assigned")
                 with Program(site, "--follow") as second:
                     second.wait("waiting")
                     self.assertEqual(second.close(), 0)
                     wait_for(lambda: describe(site)["standby"] == 0, "it is gone")
+                for words, code in (({"do": "end"}, 0), ({"do": "hello", "protocol": 2}, 2)):
+                    with Program(site, "--follow") as second:
+                        second.wait("waiting")
+                        second.tell(**words)
+                        second.wait("end")
+                        self.assertEqual(second.close(), code)
 
     def test_a_stop_drains(self):
         with Site() as site:

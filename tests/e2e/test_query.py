@@ -2,6 +2,7 @@
 `quarantine list` on a log with very many sources and quarantined readings."""
 
 import json
+import math
 import os
 import sqlite3
 import subprocess
@@ -124,6 +125,14 @@ class Query(unittest.TestCase):
             done, out, err, _ = run(self.gateway, "query", f"SELECT {call} FROM truck_gps")
             self.assertEqual(done, 0, err)
             self.assertEqual(len(out.splitlines()), 2, out)
+
+
+    def test_values_that_are_no_plain_text(self):
+        done, out, err, _ = run(self.gateway, "query", "--format", "csv",
+                                "SELECT char(65, 0, 66) AS x UNION ALL SELECT 'second'")
+        self.assertEqual((done, out), (0, "x\nA\0B\nsecond\n"), err)
+        done, out, err, _ = run(self.gateway, "query", "--json", "SELECT 9e999 AS x, -9e999 AS y")
+        self.assertEqual((done, json.loads(out)), (0, {"x": math.inf, "y": -math.inf}), err)
 
 
 class Many(unittest.TestCase):
