@@ -85,6 +85,7 @@ void Bridge::wait_while_paused(std::stop_token stop) {
   mutex_.lock();
   wake_.wait(mutex_, stop, go_on);
   mutex_.unlock();
+  set_state("going on");
 }
 
 void Bridge::set_state(std::string state) {

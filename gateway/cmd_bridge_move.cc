@@ -88,6 +88,7 @@ Status first_unsent(OpenedLog& log, const std::string& bridge, std::int64_t n,
       }
       next = page.at_end ? std::nullopt : std::optional(page.next);
     }
+    while (static_cast<std::int64_t>(unsent.size()) > n) unsent.erase(std::prev(unsent.end()));
   }
   for (const auto& [seq, place] : unsent) {
     if (n-- == 0) break;

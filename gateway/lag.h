@@ -26,7 +26,7 @@ struct PartitionLag {
 struct Lag {
   std::vector<PartitionLag> partitions;
   std::int64_t records = 0, oldest_append_ms = 0;
-  // What retention took before a bridge sent it, since it last sent something: not yet in its counter.
+  // What retention took before a bridge sent it, and is not in its counter yet.
   [[nodiscard]] std::int64_t expired_uncounted() const {
     std::int64_t n = 0;
     for (const PartitionLag& p : partitions) n += p.committed >= 0 ? p.expired : 0;

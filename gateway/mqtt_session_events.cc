@@ -198,7 +198,9 @@ void MqttConnection::on(mqtt::Published&& event) {
                                       {headers, p.is_text});
   hub_.note_outcome(known_as(), made, batch_counts_);
   for (std::size_t i = before; i < batch_.ops.size(); ++i) batch_bytes_ += op_bytes(batch_.ops[i]);
-  if (p.qos == 2 && session_id_ > 0) batch_.ops.emplace_back(AddQos2Id{session_id_, p.packet_id});
+  if (p.qos == 2 && session_id_ > 0) {
+    batch_.ops.emplace_back(AddQos2Id{session_id_, p.packet_id, origin_});
+  }
 }
 
 void MqttConnection::on(const mqtt::Oversized& event) {
@@ -209,7 +211,9 @@ void MqttConnection::on(const mqtt::Oversized& event) {
                   event.what, event.properties_dropped},
                  batch_.ops, batch_counts_);
   batch_bytes_ += op_bytes(batch_.ops.back());
-  if (p.qos == 2 && session_id_ > 0) batch_.ops.emplace_back(AddQos2Id{session_id_, p.packet_id});
+  if (p.qos == 2 && session_id_ > 0) {
+    batch_.ops.emplace_back(AddQos2Id{session_id_, p.packet_id, origin_});
+  }
   hub_.note_trouble(known_as(), cat("quarantined: too_large: ", event.what));
   hub_.logger.repeated(
       LogLevel::warning, "mqtt.too_large",

@@ -46,6 +46,7 @@ struct CloseSession {
 struct AddQos2Id {
   std::int64_t session_id = 0;
   std::uint16_t packet_id = 0;
+  std::uint64_t origin = 0;  // of whose address; 0: of none
 };
 struct RemoveQos2Id {
   std::int64_t session_id = 0;

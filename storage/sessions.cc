@@ -148,7 +148,9 @@ Status Sessions::close(const CloseSession& op) {
 
 Status Sessions::add(const AddQos2Id& op) {
   WS_TRY(add_.bind(1, op.session_id).bind(2, op.packet_id).run());
-  now_.ids += engine_.db_.changes();
+  const std::int64_t added = engine_.db_.changes();
+  now_.ids += added;
+  qos2_share_.add(op.origin, added * limits::kQos2IdBytes);
   return {};
 }
 
@@ -161,20 +163,28 @@ Status Sessions::remove(const RemoveQos2Id& op) {
 Result<std::string> Sessions::refusal(const Batch& batch) {
   const std::int64_t most = qos2_bytes_most();
   if (qos2_bytes() < most / 2) return std::string();
-  std::int64_t more = 0, session = 0;
+  std::int64_t added = 0, removed = 0, session = 0;
+  std::uint64_t origin = 0;
   for (const Op& op : batch.ops) {
-    if (const auto* a = std::get_if<AddQos2Id>(&op)) ++more, session = a->session_id;
-    if (std::holds_alternative<RemoveQos2Id>(op)) --more;
+    if (const auto* a = std::get_if<AddQos2Id>(&op)) {
+      ++added, session = a->session_id, origin = a->origin;
+    }
+    if (std::holds_alternative<RemoveQos2Id>(op)) ++removed;
   }
-  if (more <= 0) return std::string();
+  if (added <= removed) return std::string();
   ids_of_.bind(1, session);
   WS_ASSIGN(const bool row, ids_of_.step());
   const std::int64_t of_session = row ? ids_of_.integer(0) : 0;
   ids_of_.reset();
-  if (qos2_bytes() < most && of_session + more <= limits::kQos2IdsWhenShort) return std::string();
+  // Who holds few may have as many more as it sends at once: it could not send them in parts.
+  if (of_session - removed < limits::kQos2IdsWhenShort &&
+      qos2_share_.allows(origin, (added - removed) * limits::kQos2IdBytes, qos2_bytes(), most)) {
+    return std::string();
+  }
   return cat(now_.ids, " QoS 2 readings have no PUBREL yet, ", of_session,
              " of them of this client; there may be ", most / limits::kQos2IdBytes,
-             ", and above half of it ", limits::kQos2IdsWhenShort, " of a client");
+             ", and above half of it a sixteenth of an address, and ", limits::kQos2IdsWhenShort,
+             " of a client");
 }
 
 Status Sessions::end(std::int64_t session_id) {
@@ -228,6 +238,7 @@ Status Sessions::expire(bool by_time) {
   last_expire_ms_ = steady;
   const bool short_of_room = now_.bytes > bytes_most() / 4 * 3;
   if (now_.bytes <= bytes_most() / 2) share_.clear();
+  if (qos2_bytes() <= qos2_bytes_most() / 2) qos2_share_.clear();
   WS_ASSIGN(const std::int64_t unknown, e.db_.number("SELECT count(*) FROM _ws_sessions"
                                                      " WHERE disconnected_ms = 0"));
   WS_ASSIGN(Statement s, e.db_.prepare(

@@ -59,7 +59,7 @@ class Sessions {
   Engine& engine_;
   Statement add_, remove_, stored_, ids_of_;
   Totals now_, before_;
-  Share share_;
+  Share share_, qos2_share_;
   Bucket all_;
   std::unordered_map<std::uint64_t, Bucket> of_origin_;
   std::int64_t cursor_ = 0;  // of find_useless

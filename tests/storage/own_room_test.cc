@@ -222,7 +222,7 @@ TEST_F(OwnRoomTest, Qos2IdentifiersAreBoundedAndWhoHasFewIsServed) {
     for (int i = 1; i <= 1000 && refused.empty(); i += 50) {
       std::vector<Op> ops;
       for (int k = 0; k < 50; ++k) {
-        ops.emplace_back(AddQos2Id{id, static_cast<std::uint16_t>(i + k)});
+        ops.emplace_back(AddQos2Id{id, static_cast<std::uint16_t>(i + k), 100 + s});
       }
       Batch b = batch_of(ops);
       refused = must(engine->sessions().refusal(b));
@@ -233,10 +233,38 @@ TEST_F(OwnRoomTest, Qos2IdentifiersAreBoundedAndWhoHasFewIsServed) {
   EXPECT_GE(added, most / 2 - 1000);
   EXPECT_LE(added, most);
   const auto honest = session("honest", 5, false).session_id;
-  Batch one = batch_of({AddQos2Id{honest, 1}});
+  Batch one = batch_of({AddQos2Id{honest, 1, 5}});
   EXPECT_EQ(must(engine->sessions().refusal(one)), "");
-  Batch release = batch_of({RemoveQos2Id{honest, 1}, AddQos2Id{honest, 2}});
+  Batch release = batch_of({RemoveQos2Id{honest, 1}, AddQos2Id{honest, 2, 5}});
   EXPECT_EQ(must(engine->sessions().refusal(release)), "");
+}
+
+TEST_F(OwnRoomTest, Qos2IdentifiersOfOneAddressLeaveRoomForOthers) {
+  const std::uint64_t evil = 7;
+  int refused = 0;
+  for (int s = 0; refused < 100; ++s) {
+    const auto id = session("evil-" + std::to_string(s), 1000 + static_cast<std::uint64_t>(s),
+                            false).session_id;
+    ASSERT_GT(id, 0);
+    std::vector<Op> ops;
+    for (int k = 1; k <= 60; ++k) {
+      ops.emplace_back(AddQos2Id{id, static_cast<std::uint16_t>(k), evil});
+    }
+    Batch b = batch_of(ops);
+    if (must(engine->sessions().refusal(b)).empty()) {
+      must(commit(*engine, b));
+    } else {
+      ++refused;
+    }
+  }
+  EXPECT_LE(engine->sessions().qos2_bytes(), engine->sessions().qos2_bytes_most() * 5 / 8);
+  const auto honest = session("honest", 5, false).session_id;
+  std::vector<Op> many;  // that it could not have in parts
+  for (int k = 1; k <= 200; ++k) {
+    many.emplace_back(AddQos2Id{honest, static_cast<std::uint16_t>(k), 5});
+  }
+  Batch batch = batch_of(many);
+  EXPECT_EQ(must(engine->sessions().refusal(batch)), "");
 }
 
 }  // namespace
