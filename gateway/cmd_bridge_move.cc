@@ -5,6 +5,7 @@
 
 #include "base/clock.h"
 #include "base/text.h"
+#include "bridge/offset_set.h"
 #include "bridge/unsent.h"
 #include "gateway/admin.h"
 #include "gateway/bridge_change.h"
@@ -17,11 +18,15 @@ namespace {
 constexpr std::size_t kDevicesShown = 20;
 constexpr std::int64_t kSkipMost = 1'000'000;  // they are counted one by one
 
-// Offsets of one partition that are meant.
+// Offsets of one partition that are meant, but for those that are left out.
 struct Piece {
   const Topic* topic = nullptr;
   PartitionMarks marks;
   std::int64_t position = 0, from = 0, to = 0;
+  [[nodiscard]] std::int64_t records(const OffsetSet& left_out) const {
+    if (from >= to) return 0;
+    return to - from - marks.missing(from, to) - left_out.count(marks.tp, from, to);
+  }
 };
 
 // Which topics: the named one, else the bridge's. A topic that it does not forward (any more) is
@@ -68,14 +73,12 @@ Result<std::vector<Piece>> pieces_of(OpenedLog& log, const BridgeMoveArgs& args)
 }
 
 // The first `n` records that are unsent, in the order in which they came.
-Status first_unsent(OpenedLog& log, const std::string& bridge, std::int64_t n,
+Status first_unsent(OpenedLog& log, const OffsetSet& ahead, std::int64_t n,
                     std::vector<Piece>& pieces) {
   if (n < 1 || n > kSkipMost) {
     return fail(ErrorCode::invalid_argument, cat("--records ", n, " is not possible"),
                 cat("write 1 to ", kSkipMost, ", or --to end"));
   }
-  WS_ASSIGN(const auto sent, log.reader.fact(ahead_fact(bridge)));
-  const OffsetSet ahead = OffsetSet::parse(sent.value_or(""));
   std::map<std::int64_t, std::pair<Piece*, std::int64_t>> unsent;  // by seq
   for (Piece& p : pieces) {
     WS_ASSIGN(const auto first, log.reader.seq_of(p.topic->chain, p.marks.tp, Offset(p.position)));
@@ -98,21 +101,26 @@ Status first_unsent(OpenedLog& log, const std::string& bridge, std::int64_t n,
 }
 
 // Who sent what is meant, most first.
-Status print_devices(OpenedLog& log, const std::vector<Piece>& pieces) {
+Status print_devices(OpenedLog& log, const std::vector<Piece>& pieces,
+                     const OffsetSet& left_out) {
   std::map<std::pair<std::string, std::string>, std::int64_t> devices;
   for (const Piece& p : pieces) {
     if (p.from >= p.to) continue;
     WS_ASSIGN(Statement s,
               log.reader.database().prepare(
-                  cat("SELECT src, count(*) FROM ", chain_view(p.topic->chain),
-                      " WHERE tp=?1 AND \"offset\">=?2 AND \"offset\"<?3 GROUP BY src")));
+                  cat("SELECT src, \"offset\" FROM ", chain_view(p.topic->chain),
+                      " WHERE tp=?1 AND \"offset\">=?2 AND \"offset\"<?3")));
     s.bind(1, p.marks.tp.value).bind(2, p.from).bind(3, p.to);
+    std::map<std::int64_t, std::int64_t> of_source;
     for (;;) {
       WS_ASSIGN(const bool row, s.step());
       if (!row) break;
-      WS_ASSIGN(const auto source, log.reader.source(s.is_null(0) ? 0 : s.integer(0)));
+      if (!left_out.contains(p.marks.tp, s.integer(1))) ++of_source[s.integer(0)];
+    }
+    for (const auto& [src, n] : of_source) {
+      WS_ASSIGN(const auto source, log.reader.source(src));
       const Source who = source.value_or(Source{"-", "-"});
-      devices[{who.client_id, who.mqtt_topic}] += s.integer(1);
+      devices[{who.client_id, who.mqtt_topic}] += n;
     }
   }
   std::vector<std::pair<std::int64_t, std::pair<std::string, std::string>>> sorted;
@@ -131,7 +139,8 @@ Status print_devices(OpenedLog& log, const std::vector<Piece>& pieces) {
   return {};
 }
 
-Status find_pieces(OpenedLog& log, const BridgeMoveArgs& args, std::vector<Piece>& pieces) {
+Status find_pieces(OpenedLog& log, const BridgeMoveArgs& args, const OffsetSet& ahead,
+                   std::vector<Piece>& pieces) {
   for (Piece& p : pieces) {
     if (args.what == "resend") {
       p.from = std::clamp(args.from, p.marks.log_start.value, p.position);
@@ -144,7 +153,7 @@ Status find_pieces(OpenedLog& log, const BridgeMoveArgs& args, std::vector<Piece
     if (args.what == "skip") p.to = std::max(offset, p.position);
     if (args.what == "rewind") p.from = std::min(offset, p.position);
   }
-  if (args.records > 0) WS_TRY(first_unsent(log, args.name, args.records, pieces));
+  if (args.records > 0) WS_TRY(first_unsent(log, ahead, args.records, pieces));
   return {};
 }
 
@@ -160,13 +169,17 @@ Status move(const BridgeMoveArgs& args) {
     return fail(ErrorCode::invalid_argument, cat("offset ", args.to, " of which partition?"),
                 "say --topic and --partition; start, end and times are of all of them");
   }
-  WS_TRY(find_pieces(log, args, pieces));
+  WS_ASSIGN(const auto sent_ahead, log.reader.fact(ahead_fact(args.name)));
+  const OffsetSet ahead = OffsetSet::parse(sent_ahead.value_or(""));
+  WS_TRY(find_pieces(log, args, ahead, pieces));
+  // What was sent ahead is not stepped over; sent again it is as what was sent in its turn.
+  const OffsetSet left_out = skip ? ahead : OffsetSet();
   Table table({"TOPIC", "PARTITION", "FROM", "TO", "RECORDS"});
   std::int64_t records = 0;
   std::string offsets, request = cat("{\"do\":\"bridge.", args.what, "\",\"bridge\":");
   append_json_string(request, printable(args.name));
   for (const Piece& p : pieces) {
-    const std::int64_t n = std::max<std::int64_t>(p.to - p.from, 0) - p.marks.missing(p.from, p.to);
+    const std::int64_t n = p.records(left_out);
     if (args.what == "resend") {
       request += cat(",\"topic\":\"", p.topic->name, "\",\"partition\":", p.marks.partition,
                      ",\"from\":", p.from, ",\"to\":", p.to);
@@ -183,7 +196,7 @@ Status move(const BridgeMoveArgs& args) {
     return {};
   }
   table.print();
-  WS_TRY(print_devices(log, pieces));
+  WS_TRY(print_devices(log, pieces, left_out));
   const std::string doing = skip ? cat(records, " records would be stepped over: not sent, and"
                                                 " still in the log")
                                  : cat(records, " records would be sent again");

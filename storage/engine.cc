@@ -396,6 +396,8 @@ Status Engine::commit(std::span<Batch> group) {
     positions_ = before;
     sources_->rolled_back();
     sessions_->rolled_back();
+  } else {
+    sessions_->committed();
   }
   return status;
 }

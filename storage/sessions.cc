@@ -16,12 +16,6 @@ constexpr std::int64_t kManyRows = 1000;  // fewer are looked at each second
 constexpr int kLookedAt = 500, kEndedMost = 64;
 constexpr std::size_t kOriginsMax = 1024;
 
-// In the table and in the index, whose pages are two thirds full.
-std::int64_t cost_of(std::size_t client_id) {
-  const auto n = static_cast<std::int64_t>(client_id);
-  return 3 * n + 48 + (n > 900 ? 4096 : 0);
-}
-
 }  // namespace
 
 Status Sessions::prepare() {
@@ -34,9 +28,9 @@ Status Sessions::prepare() {
 }
 
 Status Sessions::load() {
-  WS_ASSIGN(Statement s, engine_.db_.prepare(
-                             "SELECT count(*), ifnull(sum(3 * n + 48 + 4096 * (n > 900)), 0) FROM"
-                             " (SELECT length(CAST(client_id AS BLOB)) AS n FROM _ws_sessions)"));
+  WS_ASSIGN(Statement s,
+            engine_.db_.prepare(row_costs_sql(
+                "SELECT length(CAST(client_id AS BLOB)) AS n FROM _ws_sessions")));
   WS_ASSIGN(const bool row, s.step());
   if (row) now_.rows = s.integer(0), now_.bytes = s.integer(1);
   WS_ASSIGN(now_.ids, engine_.db_.number("SELECT count(*) FROM _ws_qos2"));
@@ -51,6 +45,27 @@ std::int64_t Sessions::qos2_bytes() const {
 }
 std::int64_t Sessions::qos2_bytes_most() const {
   return engine_.space_->part_of_limit(limits::kQos2BytesMax, limits::kQos2Part);
+}
+
+void Sessions::begin() {
+  before_ = now_;
+  share_.begin();
+  qos2_share_.begin();
+  opened_.clear(), closed_.clear(), took_.clear();
+}
+
+void Sessions::committed() {
+  for (const CloseSession& op : closed_) unclosed_.erase(op.session_id);
+  for (const std::int64_t id : opened_) unclosed_.erase(id);
+}
+
+// The client of a session that could not be closed is gone all the same.
+void Sessions::rolled_back() {
+  now_ = before_;
+  share_.rolled_back();
+  qos2_share_.rolled_back();
+  for (const std::uint64_t origin : took_) ++of_origin_[origin].left, ++all_.left;
+  for (const CloseSession& op : closed_) unclosed_[op.session_id] = op.expiry_s;
 }
 
 Status Sessions::open(OpenSession& op) {
@@ -71,6 +86,7 @@ Status Sessions::open(OpenSession& op) {
   if (known && !over) {
     op.present = true;
     op.session_id = id;
+    opened_.push_back(id);
     WS_ASSIGN(Statement ids, db.prepare("SELECT packet_id FROM _ws_qos2 WHERE session_id=?1"));
     ids.bind(1, id);
     for (;;) {
@@ -90,8 +106,9 @@ Status Sessions::open(OpenSession& op) {
                                       "VALUES(?1, ?2) RETURNING session_id"));
   WS_ASSIGN(const bool row, add.bind_text(1, op.client_id).bind(2, op.expiry_s).step());
   if (row) op.session_id = add.integer(0);
+  opened_.push_back(op.session_id);
   add.reset();
-  const std::int64_t cost = cost_of(op.client_id.size());
+  const std::int64_t cost = row_cost(static_cast<std::int64_t>(op.client_id.size()));
   ++now_.rows;
   now_.bytes += cost;
   share_.add(op.origin, cost);
@@ -114,7 +131,7 @@ Result<bool> Sessions::may_keep(const OpenSession& op) {
   if (!engine_.space_->has_room()) return false;
   WS_ASSIGN(const bool stored, stored_.bind_text(1, op.client_id).step());
   stored_.reset();
-  const std::int64_t cost = cost_of(op.client_id.size());
+  const std::int64_t cost = row_cost(static_cast<std::int64_t>(op.client_id.size()));
   if (!stored && op.origin != 0) {
     const std::int64_t now = engine_.clock_.steady_ms();
     if (of_origin_.size() >= kOriginsMax && !of_origin_.contains(op.origin)) {
@@ -128,6 +145,7 @@ Result<bool> Sessions::may_keep(const OpenSession& op) {
         !all_.take(limits::kNewSessions, limits::kNewSessionEveryMs / 10, now)) {
       return false;
     }
+    took_.push_back(op.origin);
   }
   if (now_.bytes + cost > bytes_most()) {
     WS_ASSIGN(const auto useless, find_useless(INT64_MAX, true));
@@ -137,6 +155,7 @@ Result<bool> Sessions::may_keep(const OpenSession& op) {
 }
 
 Status Sessions::close(const CloseSession& op) {
+  closed_.push_back(op);
   if (op.expiry_s == 0) return end(op.session_id);
   WS_ASSIGN(Statement s,
             engine_.db_.prepare("UPDATE _ws_sessions SET expiry_s=?2, disconnected_ms=?3 "
@@ -196,7 +215,7 @@ Status Sessions::end(std::int64_t session_id) {
                                       " RETURNING length(CAST(client_id AS BLOB))"));
   WS_ASSIGN(const bool was, row.bind(1, session_id).step());
   if (!was) return {};
-  now_.bytes -= cost_of(static_cast<std::size_t>(row.integer(0)));
+  now_.bytes -= row_cost(row.integer(0));
   --now_.rows;
   row.reset();
   return {};
@@ -230,9 +249,21 @@ Result<std::vector<std::int64_t>> Sessions::find_useless(std::int64_t away_befor
   return useless;
 }
 
+Status Sessions::close_again() {
+  const std::map<std::int64_t, std::uint32_t> unclosed = unclosed_;
+  begin();
+  const Status status = engine_.transaction([&]() -> Status {
+    for (const auto& [id, expiry_s] : unclosed) WS_TRY(close({id, expiry_s}));
+    return {};
+  });
+  status ? committed() : rolled_back();
+  return status;
+}
+
 // By trusted time only. Who has been away since an unknown time is away since now.
 Status Sessions::expire(bool by_time) {
   Engine& e = engine_;
+  if (!unclosed_.empty() && e.space_->has_room()) WS_TRY(close_again());
   const std::int64_t steady = e.clock_.steady_ms(), now = e.clock_.wall_ms();
   if (!by_time || (now_.rows > kManyRows && steady - last_expire_ms_ < kExpireEveryMs)) return {};
   last_expire_ms_ = steady;
@@ -264,7 +295,7 @@ Status Sessions::expire(bool by_time) {
     for (const std::int64_t id : ids) WS_TRY(end(id));
     return {};
   });
-  if (!status) rolled_back();
+  status ? committed() : rolled_back();
   return status;
 }
 

@@ -5,6 +5,7 @@
 #pragma once
 
 #include <cstdint>
+#include <map>
 #include <string>
 #include <unordered_map>
 #include <vector>
@@ -31,9 +32,10 @@ class Sessions {
   [[nodiscard]] Status expire(bool by_time);
   // Why a batch is not taken: it would keep more identifiers than there may be. Empty: it is.
   [[nodiscard]] Result<std::string> refusal(const Batch& batch);
-  // A transaction begins; it failed.
-  void begin() { before_ = now_; }
-  void rolled_back() { now_ = before_; }
+  // A transaction begins; it is on disk; it failed.
+  void begin();
+  void committed();
+  void rolled_back();
 
   [[nodiscard]] std::int64_t bytes() const { return now_.bytes; }
   [[nodiscard]] std::int64_t bytes_most() const;
@@ -51,6 +53,7 @@ class Sessions {
   };
   [[nodiscard]] Result<bool> may_keep(const OpenSession& op);
   [[nodiscard]] Status end(std::int64_t session_id);
+  [[nodiscard]] Status close_again();
   // Looks at some sessions, in turn: those that are absent, hold no identifier, and (only
   // strangers) are of a client that never stored a reading.
   [[nodiscard]] Result<std::vector<std::int64_t>> find_useless(std::int64_t away_before_ms,
@@ -62,6 +65,11 @@ class Sessions {
   Share share_, qos2_share_;
   Bucket all_;
   std::unordered_map<std::uint64_t, Bucket> of_origin_;
+  // Of the running transaction: what it opened, what it closed, and who took from a bucket.
+  std::vector<std::int64_t> opened_;
+  std::vector<CloseSession> closed_;
+  std::vector<std::uint64_t> took_;
+  std::map<std::int64_t, std::uint32_t> unclosed_;  // expiry_s of those whose close failed
   std::int64_t cursor_ = 0;  // of find_useless
   std::int64_t last_expire_ms_ = INT64_MIN / 2;
 };

@@ -6,9 +6,25 @@
 #include <algorithm>
 #include <cstddef>
 #include <cstdint>
+#include <string>
 #include <unordered_map>
+#include <utility>
+#include <vector>
+
+#include "base/text.h"
 
 namespace wayside {
+
+// What a row with so many bytes of names takes of the database: it is in its table and in the
+// index, whose pages are two thirds full; what does not fit beside three others on a page of the
+// index takes a page of its own.
+[[nodiscard]] constexpr std::int64_t row_cost(std::int64_t bytes) {
+  return 3 * bytes + 48 + (bytes > 900 ? 4096 : 0);
+}
+// The same of all rows of a select whose column n is the bytes of the names.
+[[nodiscard]] inline std::string row_costs_sql(std::string_view of_rows) {
+  return cat("SELECT count(*), ifnull(sum(3 * n + 48 + 4096 * (n > 900)), 0) FROM (", of_rows, ")");
+}
 
 class Share {
  public:
@@ -29,12 +45,25 @@ class Share {
       }));
     }
     added_[origin] += cost;
+    running_.emplace_back(origin, cost);
   }
-  void clear() { added_.clear(); }
+  // A transaction begins; it failed, and nothing of it was added.
+  void begin() { running_.clear(); }
+  void rolled_back() {
+    for (const auto& [origin, cost] : running_) {
+      if (const auto of = added_.find(origin); of != added_.end()) of->second -= cost;
+    }
+    running_.clear();
+  }
+  void clear() {
+    added_.clear();
+    running_.clear();
+  }
 
  private:
   static constexpr std::size_t kOriginsMax = 1024;
   std::unordered_map<std::uint64_t, std::int64_t> added_;
+  std::vector<std::pair<std::uint64_t, std::int64_t>> running_;  // of the running transaction
 };
 
 }  // namespace wayside

@@ -16,16 +16,6 @@ constexpr std::int64_t kPassInNeedEveryMs = 60'000;  // and this often when name
 constexpr std::int64_t kSearchEveryMs = 3'600'000;
 constexpr int kRowsPerStep = 500, kRecordsPerStep = 2000, kWantedMost = 20'000;
 
-// What a row takes of the database: it is in the table and in the index, whose pages are two thirds
-// full; what does not fit beside three others on a page of the index takes a page of its own.
-std::int64_t cost_of(std::size_t client_id, std::size_t topic) {
-  const auto bytes = static_cast<std::int64_t>(client_id + topic);
-  return 3 * bytes + 48 + (bytes > 900 ? 4096 : 0);
-}
-constexpr const char* kCostSql =
-    "SELECT ifnull(sum(3 * n + 48 + 4096 * (n > 900)), 0) FROM (SELECT"
-    " length(CAST(client_id AS BLOB)) + length(CAST(mqtt_topic AS BLOB)) AS n FROM _ws_sources)";
-
 }  // namespace
 
 Status Sources::prepare() {
@@ -38,7 +28,11 @@ Status Sources::prepare() {
                              true));
   WS_ASSIGN(use_,
             db.prepare("UPDATE _ws_sources SET unused_from_seq=NULL WHERE src=?1", true));
-  WS_ASSIGN(bytes_, db.number(kCostSql));
+  WS_ASSIGN(Statement costs,
+            db.prepare(row_costs_sql("SELECT length(CAST(client_id AS BLOB)) +"
+                                     " length(CAST(mqtt_topic AS BLOB)) AS n FROM _ws_sources")));
+  WS_ASSIGN(const bool row, costs.step());
+  bytes_ = row ? costs.integer(1) : 0;
   era_first_seq_ = engine_.positions_.next_seq;
   return {};
 }
@@ -50,12 +44,14 @@ std::int64_t Sources::bytes_most() const {
 void Sources::begin() {
   touched_.clear();
   bytes_before_ = bytes_;
+  share_.begin();
 }
 
 void Sources::rolled_back() {
   for (const auto& source : touched_) source->id = 0, source->era = 0;
   touched_.clear();
   bytes_ = bytes_before_;
+  share_.rolled_back();
 }
 
 Status Sources::look_up(const std::shared_ptr<Source>& shared) {
@@ -72,7 +68,8 @@ Status Sources::look_up(const std::shared_ptr<Source>& shared) {
     note_used(source.id);
     return {};
   }
-  const std::int64_t cost = cost_of(source.client_id.size(), source.mqtt_topic.size());
+  const std::int64_t cost =
+      row_cost(static_cast<std::int64_t>(source.client_id.size() + source.mqtt_topic.size()));
   if (!engine_.space_->has_room() ||
       !share_.allows(source.origin, cost, bytes_, bytes_most())) {
     engine_.logger_.repeated(
@@ -178,8 +175,7 @@ Result<bool> Sources::pass() {
       } else if (s.integer(1) <= oldest_seq_ && id >= keep_below_ && id < last_id_ &&
                  (all || s.integer(4) == 0)) {
         gone.push_back(id);
-        gone_bytes += cost_of(static_cast<std::size_t>(s.integer(2)),
-                              static_cast<std::size_t>(s.integer(3)));
+        gone_bytes += row_cost(s.integer(2) + s.integer(3));
       }
     }
   }
@@ -279,8 +275,7 @@ Status Sources::forget_what_was_not_found() {
       if (found_[wanted_.size() - 1]) continue;
       WS_ASSIGN(const bool row, drop.bind(1, wanted_.back()).step());
       if (row) {
-        gone_bytes += cost_of(static_cast<std::size_t>(drop.integer(0)),
-                              static_cast<std::size_t>(drop.integer(1)));
+        gone_bytes += row_cost(drop.integer(0) + drop.integer(1));
         ++gone;
       }
       drop.reset();

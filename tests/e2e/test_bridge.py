@@ -324,6 +324,22 @@ class Bridge(unittest.TestCase):
         self.assertIn("settled before", gateway.cli("quarantine", "retry", "0").stdout)
         gateway.cli("ledger", check=0)
 
+    def test_skip_shows_what_it_does_where_some_were_sent_ahead(self):
+        self.receiver.kill()
+        gateway = self.gateway()
+        publish(gateway, [f"v{i}" for i in range(10)])
+        gateway.stop()
+        path = os.path.join(gateway.data_dir, "wayside.db")
+        with contextlib.closing(sqlite3.connect(path)) as db, db:
+            tp, = db.execute("SELECT tp FROM _ws_chain_1 GROUP BY tp"
+                             " HAVING count(*) >= 3").fetchone()
+            db.execute("INSERT INTO _ws_meta VALUES('bridge.ahead.cloud', ?)", (f"{tp}:1-3",))
+        shown = gateway.cli("bridge", "skip", "cloud", "--to", "end", "--dry-run", check=0).stdout
+        self.assertIn("8 records would be stepped over", shown)
+        self.assertRegex(shown, r"device +raw/device +8")
+        done = gateway.cli("bridge", "skip", "cloud", "--to", "end", "--yes", check=0).stdout
+        self.assertIn("8 records are stepped over", done)
+
     def test_skip_rewind_and_resend_show_first_and_are_accounted_for(self):
         self.receiver.mode("400")
         gateway = self.gateway()

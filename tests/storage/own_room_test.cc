@@ -100,6 +100,48 @@ TEST_F(OwnRoomTest, OneAddressOpensSoManySessionsAndOthersStillCan) {
   EXPECT_FALSE(session("made-up-598", 7).not_kept);
 }
 
+// Nothing is counted for what a transaction did that failed.
+TEST_F(OwnRoomTest, WhatFailedIsNotCountedForItsAddress) {
+  must(engine->ensure_topics(std::vector<TopicSpec>{{"b", 1, 7 * kDay, kUnbounded, {}}}));
+  const TpId gone = engine->catalog().find("b")->partitions.at(0).tp;
+  must(engine->delete_topic("b"));
+  for (int i = 0; i < 600; ++i) {
+    const std::string id = "try-" + std::to_string(i);
+    ASSERT_FALSE(commit(*engine, {OpenSession{id, false, 0xFFFFFFFF, {}, {}, {}, 7},
+                                  reading(gone, "k", "v")}));
+  }
+  int kept = 0;
+  for (int i = 0; i < 600; ++i) {
+    kept += session("made-up-" + std::to_string(i), 7).not_kept ? 0 : 1;
+  }
+  EXPECT_EQ(kept, limits::kNewSessionsOfAddress);
+  Share share;
+  share.begin();
+  share.add(7, 100);
+  share.rolled_back();
+  share.begin();
+  EXPECT_TRUE(share.allows(7, 100, 800, 1600));
+  share.add(7, 100);
+  EXPECT_FALSE(share.allows(7, 100, 900, 1600));
+}
+
+// Or it would count as connected until the next start, and never expire.
+TEST_F(OwnRoomTest, ASessionWhoseCloseFailedIsClosedLater) {
+  must(engine->ensure_topics(std::vector<TopicSpec>{{"b", 1, 7 * kDay, kUnbounded, {}}}));
+  const TpId gone = engine->catalog().find("b")->partitions.at(0).tp;
+  must(engine->delete_topic("b"));
+  const auto away = session("away", 1, false), back = session("back", 1, false);
+  for (const auto& s : {away, back}) {
+    ASSERT_FALSE(
+        commit(*engine, {CloseSession{s.session_id, 3600}, reading(gone, "k", "v")}));
+  }
+  EXPECT_TRUE(session("back", 1, false).present);
+  maintain(5000);
+  EXPECT_EQ(number("SELECT count(*) FROM _ws_sessions WHERE disconnected_ms > 0"), 1);
+  maintain(2 * kHour);
+  EXPECT_EQ(number("SELECT session_id FROM _ws_sessions"), back.session_id);
+}
+
 TEST_F(OwnRoomTest, ASessionWithAnIdentifierIsNeverEndedForOthers) {
   const auto honest = session("honest", 1, false);
   must(commit(*engine, {AddQos2Id{honest.session_id, 9}}));
