@@ -1,6 +1,7 @@
 #include <algorithm>
 #include <cstdio>
 #include <deque>
+#include <set>
 
 #include "base/clock.h"
 #include "base/text.h"
@@ -123,37 +124,31 @@ Status list(const QuarantineArgs& args) {
   return {};
 }
 
-// The readings that the offsets name, or with `all` those that wait.
-Result<std::vector<Held>> wanted(OpenedLog& log, const QuarantineArgs& args) {
-  std::vector<Held> out;
-  WS_TRY(for_each(log, [&](Held&& h) {
-    const bool named = std::find(args.offsets.begin(), args.offsets.end(), h.record.offset.value) !=
-                       args.offsets.end();
-    if (named || (args.all && h.settled.empty())) out.push_back(std::move(h));
-  }));
-  for (const std::int64_t offset : args.offsets) {
-    const bool found = std::any_of(out.begin(), out.end(),
-                                   [&](const Held& h) { return h.record.offset.value == offset; });
-    if (!found) {
-      return fail(ErrorCode::out_of_range, cat("nothing in quarantine has the offset ", offset),
-                  "'wayside quarantine list' shows what there is");
-    }
-  }
+// Calls `each` for the readings that the offsets name, or with `all` for those that wait.
+template <class Each>
+Status for_wanted(OpenedLog& log, const QuarantineArgs& args, Each each) {
   if (args.offsets.empty() && !args.all) {
     return fail(ErrorCode::invalid_argument, "which readings?", "give their offsets, or --all");
   }
-  return out;
+  std::set<std::int64_t> not_found(args.offsets.begin(), args.offsets.end());
+  WS_TRY(for_each(log, [&](const Held& h) {
+    const bool named = not_found.erase(h.record.offset.value) > 0;
+    if (named || (args.all && h.settled.empty())) each(h);
+  }));
+  if (not_found.empty()) return {};
+  return fail(ErrorCode::out_of_range,
+              cat("nothing in quarantine has the offset ", *not_found.begin()),
+              "'wayside quarantine list' shows what there is");
 }
 
 Status show(const QuarantineArgs& args) {
   WS_ASSIGN(OpenedLog log, open_log(args.config));
-  WS_ASSIGN(const auto held, wanted(log, args));
-  for (const Held& h : held) {
+  return for_wanted(log, args, [&](const Held& h) {
     if (args.json) {
       std::string json;
       append_held_json(json, h);
       std::fputs(json.c_str(), stdout);
-      continue;
+      return;
     }
     const auto line = [](const std::string& head, const std::string& text) {
       std::printf("%-15s %s\n", head.c_str(), text.c_str());
@@ -171,16 +166,15 @@ Status show(const QuarantineArgs& args) {
                                               : "once a [[route]] takes it",
                   static_cast<long long>(h.record.offset.value));
     }
-  }
-  return {};
+  });
 }
 
 Status settle(const QuarantineArgs& args, const std::string& how) {
   std::vector<std::int64_t> offsets;
   {
     WS_ASSIGN(OpenedLog log, open_log(args.config));
-    WS_ASSIGN(const auto held, wanted(log, args));
-    for (const Held& h : held) offsets.push_back(h.record.offset.value);
+    WS_TRY(for_wanted(log, args,
+                      [&](const Held& h) { offsets.push_back(h.record.offset.value); }));
   }
   if (offsets.empty()) {
     std::printf("nothing waits in quarantine\n");

@@ -131,6 +131,43 @@ class TakeOver(WireCase):
         self.assertEqual(back.connack[0], 1)
 
 
+    def test_who_waits_and_goes_lets_the_next_one_in(self):
+        """A client comes again and again while its session cannot be opened. Some of those that
+        come leave before it is their turn: the others follow each other, and the last one stays."""
+        def come():
+            wire = self.wire().send(connect_packet(self.id_, V5, clean=False,
+                                                   properties=expiry(600)))
+            self.turn()
+            return wire
+
+        for leave in ((), (0,), (1,), (2,), (3,), (0, 1), (1, 2), (2, 3), (0, 1, 2, 3)):
+            with self.subTest(leave=leave):
+                self.fresh()
+                with contextlib.closing(sqlite3.connect(
+                        self.gateway.data_dir + "/wayside.db", isolation_level=None)) as other:
+                    other.execute("BEGIN IMMEDIATE")
+                    waiting = [come() for _ in range(4)]
+                    for i in leave:
+                        waiting[i].close()
+                        self.turn()
+                    last = come()
+                    other.execute("ROLLBACK")
+                for i in set(range(4)) - set(leave):
+                    self.assertEqual([p[0] for p in waiting[i].expect_close()],
+                                     [CONNACK, DISCONNECT])
+                self.assertEqual(last.read()[::2][1][1], 0)
+                last.send(packet(PINGREQ, 0, b""))
+                self.assertEqual(last.read()[0], PINGRESP)
+                gone = "SELECT disconnected_ms IS NOT NULL FROM _ws_sessions WHERE client_id = ?"
+                self.assertEqual(self.gateway.sql(gone, self.id_), [(0,)])
+                last.close()
+                wait_for(lambda: self.gateway.sql(gone, self.id_) == [(1,)], "it is closed")
+
+    def turn(self):
+        """What was sent before has been read: this is answered after it."""
+        self.wire().send(packet(PINGREQ, 0, b"")).expect_close()
+
+
 class Sessions(WireCase):
     OPTIONS = {"head": '[clock]\ntrust = "always"'}
 
