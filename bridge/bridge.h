@@ -64,7 +64,6 @@ class Bridge {
   // Does this on the bridge's thread, between two requests; it then begins anew from what is
   // committed. So somebody else may change its positions. Also when it stops. Thread: any.
   void edit(std::function<void()> work);
-  [[nodiscard]] static std::string group(const std::string& bridge) { return bridge_group(bridge); }
 
  private:
   enum class Probed { taken, refused, nobody, interrupted };

@@ -4,18 +4,10 @@
 #include <set>
 
 #include "base/text.h"
+#include "storage/bridge_ops.h"
+#include "storage/offset_set.h"
 
 namespace wayside {
-
-std::string bridge_group(const std::string& bridge) {
-  return "bridge." + bridge;
-}
-std::string ahead_fact(const std::string& bridge) {
-  return "bridge.ahead." + bridge;
-}
-std::string skipped_fact(const std::string& bridge) {
-  return "bridge.skipped." + bridge;
-}
 
 Status Unsent::load(LogReader& reader, std::vector<Op>& ops) {
   lanes_.clear();

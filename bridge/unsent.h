@@ -10,17 +10,12 @@
 #include <unordered_map>
 #include <vector>
 
-#include "bridge/offset_set.h"
+#include "storage/offset_set.h"
+#include "storage/bridge_ops.h"
 #include "storage/log.h"
 #include "storage/reader.h"
 
 namespace wayside {
-
-// The group whose committed offsets are a bridge's positions.
-[[nodiscard]] std::string bridge_group(const std::string& bridge);
-// The facts that hold what it has settled ahead of them, and what it was told to step over.
-[[nodiscard]] std::string ahead_fact(const std::string& bridge);
-[[nodiscard]] std::string skipped_fact(const std::string& bridge);
 
 // Topics of one chain are read by one cursor.
 struct Lane {

@@ -12,7 +12,9 @@
 #include "gateway/bridge_change.h"
 #include "gateway/control.h"
 #include "gateway/ingest.h"
+#include "storage/bridge_ops.h"
 #include "storage/coordinator.h"
+#include "storage/quarantine.h"
 #include "storage/reader.h"
 #include "storage/recovery.h"
 
@@ -479,10 +481,6 @@ Result<Json> change_log(const std::string& config_path, std::string_view request
     return tl::unexpected<Error>(client.error());
   }
   return parse_answer(promise.get_future().get());
-}
-
-std::string pause_fact(const std::string& bridge) {
-  return cat("bridge.paused.", bridge);
 }
 
 }  // namespace wayside

@@ -22,7 +22,4 @@ using Answer = std::function<void(std::string)>;
 // The same from a verb: asks the running gateway, else does it here.
 [[nodiscard]] Result<Json> change_log(const std::string& config_path, std::string_view request);
 
-// The name of the fact that a bridge is paused.
-[[nodiscard]] std::string pause_fact(const std::string& bridge);
-
 }  // namespace wayside

@@ -5,8 +5,9 @@
 #include <set>
 
 #include "base/text.h"
-#include "bridge/unsent.h"
-#include "gateway/lag.h"
+#include "storage/bridge_ops.h"
+#include "storage/account.h"
+#include "storage/offset_set.h"
 
 namespace wayside {
 namespace {

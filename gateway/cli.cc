@@ -6,6 +6,7 @@
 #include <cstdio>
 #include <iostream>
 
+#include "base/address.h"
 #include "base/file.h"
 #include "base/limits.h"
 #include "base/text.h"

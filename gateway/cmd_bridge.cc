@@ -2,12 +2,12 @@
 
 #include "base/clock.h"
 #include "base/text.h"
-#include "bridge/bridge.h"
 #include "gateway/admin.h"
 #include "gateway/bridge_change.h"
 #include "gateway/control.h"
-#include "gateway/lag.h"
+#include "storage/account.h"
 #include "gateway/verbs.h"
+#include "storage/bridge_ops.h"
 
 namespace wayside {
 namespace {
@@ -72,7 +72,7 @@ Status status(const BridgeArgs& args) {
   for (const BridgeConfig& b : log.plan.config.bridges) {
     if (!args.name.empty() && args.name != b.name) continue;
     found = true;
-    WS_ASSIGN(const Lag lag, lag_of(log.reader, log.catalog, Bridge::group(b.name), b.topics));
+    WS_ASSIGN(const Lag lag, lag_of(log.reader, log.catalog, bridge_group(b.name), b.topics));
     WS_ASSIGN(const auto paused, log.reader.fact(pause_fact(b.name)));
     WS_ASSIGN(const auto resends, log.reader.resends(b.name));
     std::int64_t expired = 0, again = 0;

@@ -5,8 +5,8 @@
 
 #include "base/clock.h"
 #include "base/text.h"
-#include "bridge/offset_set.h"
-#include "bridge/unsent.h"
+#include "storage/offset_set.h"
+#include "storage/bridge_ops.h"
 #include "gateway/admin.h"
 #include "gateway/bridge_change.h"
 #include "gateway/range.h"

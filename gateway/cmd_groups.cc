@@ -5,10 +5,9 @@
 
 #include "base/clock.h"
 #include "base/text.h"
-#include "bridge/bridge.h"
 #include "gateway/admin.h"
 #include "gateway/control.h"
-#include "gateway/lag.h"
+#include "storage/account.h"
 #include "gateway/range.h"
 #include "gateway/verbs.h"
 #include "storage/coordinator.h"

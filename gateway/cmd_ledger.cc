@@ -2,9 +2,9 @@
 #include <cstdio>
 
 #include "base/text.h"
-#include "bridge/bridge.h"
-#include "gateway/lag.h"
+#include "storage/account.h"
 #include "gateway/verbs.h"
+#include "storage/bridge_ops.h"
 
 namespace wayside {
 namespace {
@@ -35,7 +35,7 @@ Status ledger(const LedgerArgs& args, bool& reconciled) {
   for (const BridgeConfig& b : log.plan.config.bridges) {
     BridgeAccount a;
     a.name = b.name;
-    WS_ASSIGN(const Lag lag, lag_of(log.reader, log.catalog, Bridge::group(b.name), b.topics));
+    WS_ASSIGN(const Lag lag, lag_of(log.reader, log.catalog, bridge_group(b.name), b.topics));
     for (const PartitionLag& p : lag.partitions) {
       // Lost records were sent or not: nobody knows, so they are in no bridge's account.
       a.stored += p.log_end - p.lost;

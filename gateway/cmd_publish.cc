@@ -4,6 +4,7 @@
 #include <iostream>
 #include <unordered_set>
 
+#include "base/address.h"
 #include "base/text.h"
 #include "devices/paho_publisher.h"
 #include "gateway/control.h"

@@ -7,6 +7,7 @@
 #include "base/text.h"
 #include "gateway/admin.h"
 #include "gateway/verbs.h"
+#include "storage/quarantine.h"
 
 namespace wayside {
 namespace {

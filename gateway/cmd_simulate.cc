@@ -3,6 +3,7 @@
 #include <random>
 #include <thread>
 
+#include "base/address.h"
 #include "base/clock.h"
 #include "base/text.h"
 #include "devices/fleet.h"

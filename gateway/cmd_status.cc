@@ -8,13 +8,13 @@
 #include "base/file.h"
 #include "base/limits.h"
 #include "base/text.h"
-#include "bridge/bridge.h"
 #include "gateway/bridge_change.h"
 #include "gateway/control.h"
 #include "gateway/ingest.h"
-#include "gateway/lag.h"
+#include "storage/account.h"
 #include "gateway/verbs.h"
 #include "gateway/warnings.h"
+#include "storage/bridge_ops.h"
 
 namespace wayside {
 namespace {
@@ -81,7 +81,7 @@ Result<Picture> look(const StatusArgs& args) {
   p.database_bytes = file_size(p.config.database_path());
   p.wal_bytes = file_size(p.config.database_path() + "-wal");
   for (const BridgeConfig& b : p.config.bridges) {
-    WS_ASSIGN(p.bridges[b.name], lag_of(log.reader, log.catalog, Bridge::group(b.name), b.topics));
+    WS_ASSIGN(p.bridges[b.name], lag_of(log.reader, log.catalog, bridge_group(b.name), b.topics));
   }
   if (p.wal_bytes >= kLargeWalBytes) {
     p.wal_holders =

@@ -2,7 +2,7 @@
 
 #include "base/text.h"
 #include "gateway/admin.h"
-#include "gateway/lag.h"
+#include "storage/account.h"
 #include "gateway/verbs.h"
 
 namespace wayside {

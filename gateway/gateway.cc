@@ -8,6 +8,7 @@
 #include <algorithm>
 #include <cerrno>
 
+#include "base/address.h"
 #include "base/limits.h"
 #include "base/text.h"
 #include "bridge/http_sink.h"
@@ -17,6 +18,7 @@
 #include "gateway/service.h"
 #include "gateway/version.h"
 #include "gateway/warnings.h"
+#include "storage/bridge_ops.h"
 
 namespace wayside {
 namespace {

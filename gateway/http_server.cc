@@ -10,6 +10,7 @@
 #include <cstring>
 #include <list>
 
+#include "base/address.h"
 #include "base/limits.h"
 #include "base/text.h"
 

@@ -8,8 +8,8 @@
 #include <string>
 #include <string_view>
 
+#include "base/address.h"
 #include "base/result.h"
-#include "gateway/plan.h"
 
 namespace wayside {
 

@@ -8,6 +8,7 @@
 #include "base/text.h"
 #include "devices/device_time.h"
 #include "gateway/plan.h"
+#include "storage/quarantine.h"
 
 namespace wayside {
 

@@ -8,8 +8,9 @@
 #include "base/file.h"
 #include "base/text.h"
 #include "gateway/ingest.h"
-#include "gateway/lag.h"
+#include "storage/account.h"
 #include "gateway/version.h"
+#include "storage/bridge_ops.h"
 
 namespace wayside {
 namespace {
@@ -129,7 +130,7 @@ Status lags(Writer& w, LogReader& reader, const Catalog& catalog, const LiveStat
   w.family("wayside_bridge_unsent_records", "gauge", "Records a bridge has yet to forward.");
   std::vector<Lag> found;
   for (const BridgeConfig& b : live.config.bridges) {
-    WS_ASSIGN(Lag lag, lag_of(reader, catalog, Bridge::group(b.name), b.topics));
+    WS_ASSIGN(Lag lag, lag_of(reader, catalog, bridge_group(b.name), b.topics));
     w.add(lag.records, {{"bridge", b.name}});
     found.push_back(std::move(lag));
   }

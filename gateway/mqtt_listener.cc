@@ -11,6 +11,7 @@
 #include <thread>
 #include <vector>
 
+#include "base/address.h"
 #include "base/limits.h"
 #include "base/text.h"
 #include "gateway/mqtt_connection.h"

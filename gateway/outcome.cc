@@ -3,9 +3,11 @@
 #include <algorithm>
 #include <cstdio>
 
+#include "base/address.h"
 #include "base/text.h"
 #include "gateway/cli.h"
 #include "gateway/control.h"
+#include "storage/quarantine.h"
 
 namespace wayside {
 namespace {

@@ -10,6 +10,7 @@
 #include <string_view>
 #include <vector>
 
+#include "base/address.h"
 #include "base/ids.h"
 #include "base/result.h"
 #include "gateway/plan.h"

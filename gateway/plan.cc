@@ -3,10 +3,12 @@
 #include <algorithm>
 #include <set>
 
+#include "base/address.h"
 #include "base/limits.h"
 #include "base/text.h"
+#include "storage/bridge_ops.h"
 #include "storage/place.h"
-#include "bridge/bridge.h"
+#include "storage/quarantine.h"
 
 namespace wayside {
 namespace {
@@ -58,7 +60,7 @@ class Planner {
         const bool named = std::any_of(b.topics.begin(), b.topics.end(), [&](const std::string& n) {
           return lower(n) == lower(t.name);
         });
-        if (t.keep_unsent && named) spec.keep_for.push_back(Bridge::group(b.name));
+        if (t.keep_unsent && named) spec.keep_for.push_back(bridge_group(b.name));
       }
       if (t.keep_unsent && spec.keep_for.empty()) {
         problems_.push_back({t.line,
@@ -288,19 +290,6 @@ EngineOptions engine_options(const Config& c) {
 CommitPolicy commit_policy(const Config& c) {
   return {c.commit.linger_ms, static_cast<std::size_t>(c.commit.records),
           static_cast<std::size_t>(c.commit.bytes)};
-}
-
-Result<HostPort> parse_host_port(std::string_view text) {
-  const std::size_t colon = text.rfind(':');
-  const auto port =
-      colon == std::string_view::npos ? std::nullopt : parse_int(text.substr(colon + 1));
-  std::string_view host = text.substr(0, colon == std::string_view::npos ? 0 : colon);
-  if (host.starts_with('[') && host.ends_with(']')) host = host.substr(1, host.size() - 2);
-  if (!port || *port < 0 || *port > 65535 || host.empty()) {
-    return fail(ErrorCode::invalid_argument, cat("'", printable(text), "' is no address and port"),
-                "write \"127.0.0.1:1883\", \"0.0.0.0:1883\" or \"[::]:1883\"");
-  }
-  return HostPort{std::string(host), static_cast<std::uint16_t>(*port)};
 }
 
 Result<std::string> parse_broker(std::string_view text) {

@@ -12,8 +12,6 @@
 
 namespace wayside {
 
-inline constexpr const char* kQuarantineTopic = "quarantine";
-
 struct Plan {
   Config config;
   std::vector<TopicSpec> topics;  // the quarantine among them
@@ -30,12 +28,6 @@ struct Plan {
 [[nodiscard]] EngineOptions engine_options(const Config& config);
 [[nodiscard]] CommitPolicy commit_policy(const Config& config);
 
-// "host:port" or "[v6]:port".
-struct HostPort {
-  std::string host;
-  std::uint16_t port = 0;
-};
-[[nodiscard]] Result<HostPort> parse_host_port(std::string_view text);
 // "mqtt://host:port" as Paho wants it: "tcp://host:port", or "ssl://…" for mqtts.
 [[nodiscard]] Result<std::string> parse_broker(std::string_view text);
 

@@ -8,6 +8,7 @@
 #include "base/text.h"
 #include "gateway/gateway.h"
 #include "gateway/version.h"
+#include "storage/quarantine.h"
 
 namespace wayside {
 namespace {

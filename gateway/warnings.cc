@@ -8,6 +8,7 @@
 #include <cerrno>
 #include <cstring>
 
+#include "base/address.h"
 #include "base/text.h"
 
 namespace wayside {

@@ -10,6 +10,22 @@
 
 namespace wayside {
 
+// The group whose committed offsets are a bridge's positions.
+[[nodiscard]] inline std::string bridge_group(const std::string& bridge) {
+  return "bridge." + bridge;
+}
+// Facts of the log: what it has settled ahead of its positions, what it was told to step over, and
+// since when it is paused.
+[[nodiscard]] inline std::string ahead_fact(const std::string& bridge) {
+  return "bridge.ahead." + bridge;
+}
+[[nodiscard]] inline std::string skipped_fact(const std::string& bridge) {
+  return "bridge.skipped." + bridge;
+}
+[[nodiscard]] inline std::string pause_fact(const std::string& bridge) {
+  return "bridge.paused." + bridge;
+}
+
 // A bridge's batch before its first send, and its end.
 struct SealedRange {
   ChainId chain;

@@ -5,6 +5,7 @@
 
 #include "base/file.h"
 #include "base/text.h"
+#include "storage/quarantine.h"
 #include "storage/raw_file.h"
 #include "storage/reader.h"
 #include "storage/recovery.h"

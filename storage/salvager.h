@@ -15,7 +15,6 @@
 namespace wayside {
 
 // Where programs on the site, and the upstream, learn what became of the log itself.
-inline constexpr const char* kEventsTopic = "gateway.events";
 
 class Salvager {
  public:

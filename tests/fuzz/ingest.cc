@@ -5,6 +5,7 @@
 #include "base/limits.h"
 #include "config/config.h"
 #include "gateway/plan.h"
+#include "storage/quarantine.h"
 #include "tests/fuzz/fuzz.h"
 
 using namespace wayside;

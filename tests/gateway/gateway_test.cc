@@ -6,6 +6,7 @@
 #include "gateway/mqtt_hub.h"
 #include "gateway/plan.h"
 #include "gateway/range.h"
+#include "storage/quarantine.h"
 
 namespace wayside {
 namespace {

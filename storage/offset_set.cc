@@ -1,4 +1,4 @@
-#include "bridge/offset_set.h"
+#include "storage/offset_set.h"
 
 #include <algorithm>
 #include <iterator>

@@ -1,9 +1,10 @@
-#include "gateway/lag.h"
+#include "storage/account.h"
 
 #include <algorithm>
 
-#include "bridge/unsent.h"
-#include "gateway/plan.h"
+#include "storage/bridge_ops.h"
+#include "storage/offset_set.h"
+#include "storage/quarantine.h"
 
 namespace wayside {
 
