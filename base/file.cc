@@ -3,6 +3,7 @@
 #include <fcntl.h>
 #include <sys/file.h>
 #include <sys/stat.h>
+#include <sys/statvfs.h>
 #include <sys/sysmacros.h>
 #include <sys/vfs.h>
 #include <unistd.h>
@@ -85,6 +86,14 @@ std::uint64_t file_inode(const std::string& path) {
 std::int64_t file_size(const std::string& path) {
   struct stat st {};
   return ::stat(path.c_str(), &st) == 0 ? static_cast<std::int64_t>(st.st_size) : 0;
+}
+
+std::optional<DiskSpace> disk_space(const std::string& path) {
+  struct statvfs fs {};
+  if (::statvfs(path.c_str(), &fs) != 0) return std::nullopt;
+  const auto block = static_cast<std::int64_t>(fs.f_frsize);
+  return DiskSpace{static_cast<std::int64_t>(fs.f_bavail) * block,
+                   static_cast<std::int64_t>(fs.f_blocks) * block};
 }
 
 Status rewrite_in_place_and_sync(const std::string& path) {

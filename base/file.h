@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <optional>
 #include <string>
 #include <string_view>
 #include <utility>
@@ -40,6 +41,11 @@ class UniqueFd {
 [[nodiscard]] std::uint64_t file_inode(const std::string& path);
 // Bytes of the file, or 0 when there is none.
 [[nodiscard]] std::int64_t file_size(const std::string& path);
+// Of the file system that the path is on; none: it cannot be asked.
+struct DiskSpace {
+  std::int64_t free_bytes = 0, size_bytes = 0;
+};
+[[nodiscard]] std::optional<DiskSpace> disk_space(const std::string& path);
 // Writes the file's own bytes over themselves and syncs it. After a failed sync the kernel may
 // show bytes that are not on the disk, and believe them clean: this makes them true.
 [[nodiscard]] Status rewrite_in_place_and_sync(const std::string& path);

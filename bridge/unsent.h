@@ -10,9 +10,9 @@
 #include <unordered_map>
 #include <vector>
 
-#include "storage/offset_set.h"
 #include "storage/bridge_ops.h"
 #include "storage/log.h"
+#include "storage/offset_set.h"
 #include "storage/reader.h"
 
 namespace wayside {

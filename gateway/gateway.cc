@@ -11,13 +11,13 @@
 #include "base/address.h"
 #include "base/limits.h"
 #include "base/text.h"
+#include "base/version.h"
 #include "bridge/http_sink.h"
-#include "gateway/bridge_change.h"
-#include "gateway/cli.h"
-#include "gateway/mqtt_strangers.h"
+#include "gateway/cli/cli.h"
+#include "gateway/control/bridge_change.h"
+#include "gateway/mqtt/strangers.h"
+#include "gateway/plan/warnings.h"
 #include "gateway/service.h"
-#include "gateway/version.h"
-#include "gateway/warnings.h"
 #include "storage/bridge_ops.h"
 
 namespace wayside {

@@ -6,10 +6,10 @@
 #include <string>
 
 #include "base/text.h"
+#include "base/version.h"
+#include "gateway/cli/options.h"
+#include "gateway/cli/verbs.h"
 #include "gateway/gateway.h"
-#include "gateway/options.h"
-#include "gateway/verbs.h"
-#include "gateway/version.h"
 
 namespace {
 

@@ -6,8 +6,8 @@
 
 #include "base/limits.h"
 #include "base/text.h"
+#include "base/version.h"
 #include "gateway/gateway.h"
-#include "gateway/version.h"
 #include "storage/quarantine.h"
 
 namespace wayside {
@@ -439,7 +439,8 @@ LiveState Gateway::live_state() const {
     live.bridges.emplace_back(b.config.name, b.bridge->status());
   }
   for (const RunningSubscriber& s : subscribers_) {
-    live.subscriptions.emplace_back(s.config.client_id, s.subscriber->status());
+    const SubscriberStatus status = s.subscriber->status();
+    live.subscriptions.push_back({s.config.client_id, status.connected, status.received});
   }
   return live;
 }

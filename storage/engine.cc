@@ -2,7 +2,6 @@
 // topics.cc, MQTT sessions in sessions.cc, views in views.cc.
 #include "storage/engine.h"
 
-#include <sys/statvfs.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -87,11 +86,9 @@ Result<std::unique_ptr<Engine>> Engine::open_sound(const EngineOptions& options,
 Status Engine::open_database() {
   if (options_.vfs.empty()) {
     // At zero free bytes SQLite can do nothing, not even open: the ballast makes room.
-    struct statvfs fs {};
+    const auto disk = disk_space(options_.path);
     const std::string ballast = options_.path + ".ballast";
-    if (::statvfs(options_.path.c_str(), &fs) == 0 && file_exists(ballast) &&
-        static_cast<std::int64_t>(fs.f_bavail) * static_cast<std::int64_t>(fs.f_frsize) <
-            limits::kBallastBytes / 8) {
+    if (disk && file_exists(ballast) && disk->free_bytes < limits::kBallastBytes / 8) {
       ::unlink(ballast.c_str());
       logger_.warning("the disk is full; the ballast file is given up to be able to start");
     }

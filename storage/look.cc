@@ -1,8 +1,8 @@
 // Looking at a log from outside, and comparing it with what its sidecar knows.
 #include "base/file.h"
 #include "base/text.h"
-#include "storage/reader.h"
 #include "storage/raw_file.h"
+#include "storage/reader.h"
 #include "storage/rescue.h"
 
 namespace wayside {

@@ -1,6 +1,5 @@
 #include "storage/space.h"
 
-#include <sys/statvfs.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -31,16 +30,13 @@ constexpr std::int64_t kNoPageLimit = 4294967294;  // the greatest that SQLite k
 }  // namespace
 
 std::int64_t Space::free_bytes() const {
-  struct statvfs fs {};
-  if (::statvfs(engine_.options_.path.c_str(), &fs) != 0) return INT64_MAX / 2;
-  return static_cast<std::int64_t>(fs.f_bavail) * static_cast<std::int64_t>(fs.f_frsize);
+  const auto disk = disk_space(engine_.options_.path);
+  return disk ? disk->free_bytes : INT64_MAX / 2;
 }
 
 std::int64_t Space::keep_free_bytes() const {
-  struct statvfs fs {};
-  if (::statvfs(engine_.options_.path.c_str(), &fs) != 0) return 0;
-  const auto size = static_cast<std::int64_t>(fs.f_blocks) * static_cast<std::int64_t>(fs.f_frsize);
-  return std::min(engine_.options_.keep_free_bytes, size / 16);
+  const auto disk = disk_space(engine_.options_.path);
+  return disk ? std::min(engine_.options_.keep_free_bytes, disk->size_bytes / 16) : 0;
 }
 
 Status Space::set_page_limit() {

@@ -13,7 +13,7 @@
 
 #include "base/json.h"
 #include "base/text.h"
-#include "gateway/bridge_change.h"
+#include "gateway/control/bridge_change.h"
 #include "tests/support.h"
 
 namespace wayside::test {

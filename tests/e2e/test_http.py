@@ -205,7 +205,7 @@ class Discards(unittest.TestCase):
     def known(self):
         names = set()
         for folder in ("gateway", "bridge", "storage"):
-            for path in glob.glob(os.path.join(ROOT, folder, "*.cc")):
+            for path in glob.glob(os.path.join(ROOT, folder, "**/*.cc"), recursive=True):
                 with open(path, encoding="utf-8") as f:
                     source = f.read()
                 names |= set(re.findall(r'"((?:refused|quarantined|quarantine|deleted|subscribe'

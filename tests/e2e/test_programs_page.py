@@ -56,7 +56,7 @@ class Page(unittest.TestCase):
     def test_the_stream_is_what_its_page_says(self):
         page = text_of(STREAM)
         types = set(re.findall(r"^\| `(\w+)` \|", page, re.M)) - {"type"}  # the heading
-        source = text_of(os.path.join(test_docs.ROOT, "gateway/cmd_read_stream.cc"))
+        source = text_of(os.path.join(test_docs.ROOT, "gateway/cli/read_stream.cc"))
         self.assertEqual(types, set(re.findall(r'"type\\":\\"(\w+)', source)) |
                          set(re.findall(r'message\("(\w+)"', source)))
         lines = re.findall(r'^\| `(\{"do":.*?\})` \|', page, re.M)

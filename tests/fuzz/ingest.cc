@@ -1,10 +1,10 @@
 // A message's way through the routes: whatever its topic and payload, it becomes the records that
 // its route makes of it, or one in quarantine with a reason, and never nothing.
-#include "gateway/ingest.h"
+#include "gateway/plan/ingest.h"
 
 #include "base/limits.h"
 #include "config/config.h"
-#include "gateway/plan.h"
+#include "gateway/plan/plan.h"
 #include "storage/quarantine.h"
 #include "tests/fuzz/fuzz.h"
 

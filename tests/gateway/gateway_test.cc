@@ -3,9 +3,9 @@
 #include <algorithm>
 
 #include "config/keys.h"
-#include "gateway/mqtt_hub.h"
-#include "gateway/plan.h"
-#include "gateway/range.h"
+#include "gateway/cli/range.h"
+#include "gateway/mqtt/hub.h"
+#include "gateway/plan/plan.h"
 #include "storage/quarantine.h"
 
 namespace wayside {

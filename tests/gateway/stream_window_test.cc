@@ -1,6 +1,6 @@
 // A program's acknowledgements in any order, and what may be committed of them: by hand, and at
 // random beside a model that knows of each record what was said.
-#include "gateway/stream_window.h"
+#include "gateway/cli/stream_window.h"
 
 #include <algorithm>
 #include <array>
