@@ -83,6 +83,10 @@ void MqttConnection::wait_readable() {
 
 void MqttConnection::on_readable() {
   if (state_ == State::closed || (state_ == State::open && last_bytes_)) return;
+  if (state_ == State::open && paused()) {  // a bound was reached since the wait began
+    was_paused_ = true;
+    return;
+  }
   asio::error_code error;
   const std::size_t n = socket_.read_some(asio::buffer(hub_.read_buffer), error);
   if (error == asio::error::would_block) return wait_readable();
@@ -91,12 +95,6 @@ void MqttConnection::on_readable() {
     return wait_readable();
   }
   if (error) return end(true);
-  if (paused()) {  // a bound was reached since the wait began: decode later, lose nothing
-    session_.feed({hub_.read_buffer.data(), n});
-    session_.stash();
-    was_paused_ = true;
-    return;
-  }
   session_.feed({hub_.read_buffer.data(), n});
   unfinished_bytes_ += n;
   pump();
