@@ -26,6 +26,7 @@ struct Error {
   ErrorCode code;
   std::string what;  // what happened, one line
   std::string hint;  // what the technician does about it; may be empty
+  bool damage = false;  // the log's file is not what was written there: it must be set aside
 
   // "what; hint": for a log line or a terminal.
   [[nodiscard]] std::string text() const { return hint.empty() ? what : what + "; " + hint; }

@@ -93,6 +93,7 @@ class Gateway {
   void on_join(PeerId peer, const Json& request);
   void on_commit(PeerId peer, const Json& request);
   void on_refuse(PeerId peer, const Json& request);
+  void on_damaged(PeerId peer, const Json& request);
   [[nodiscard]] Result<const Topic*> active_topic(PeerId peer, const Catalog& catalog) const;
   void on_gone(PeerId peer);
   void touch_groups();

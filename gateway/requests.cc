@@ -75,6 +75,8 @@ void Gateway::on_request(PeerId peer, const std::string& line) {
     on_commit(peer, *request);
   } else if (what == "refuse") {
     on_refuse(peer, *request);
+  } else if (what == "damaged") {
+    on_damaged(peer, *request);
   } else if (what == "reload") {
     reload([this, peer](const Result<std::vector<std::string>>& changes) {
       if (!changes) return control_->answer(peer, error_json(changes.error()));
@@ -252,6 +254,28 @@ void Gateway::on_refuse(PeerId peer, const Json& request) {
     return {};
   };
   if (const auto status = work(); !status) control_->answer(peer, error_json(status.error()));
+}
+
+// A program found damage that the gateway has no reason to meet: it looks itself, and sets the file
+// aside.
+void Gateway::on_damaged(PeerId peer, const Json& request) {
+  const auto catalog = log_->catalog();
+  const ChainId chain(static_cast<std::int32_t>(request.number("chain")));
+  std::vector<TpId> tps;
+  for (const Topic& t : catalog->topics()) {
+    for (const Partition& p : t.partitions) {
+      if (t.chain == chain) tps.push_back(p.tp);
+    }
+  }
+  auto reader = LogReader::open(log_->path());
+  const auto page = reader ? reader->read(chain, Seq(request.number("seq")), tps, {})
+                           : Result<LogReader::Page>(tl::unexpected<Error>(reader.error()));
+  if (!page && page.error().damage) {
+    log_->report_damage(page.error());
+    return control_->answer(peer, "{\"ok\":true}");
+  }
+  const Error sound{ErrorCode::not_found, "nothing is damaged there", ""};
+  control_->answer(peer, error_json(page ? sound : page.error()));
 }
 
 void Gateway::on_gone(PeerId peer) {

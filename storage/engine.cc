@@ -317,7 +317,7 @@ Status Engine::load_chain(Chain& chain, SegmentStats& stats) {
     WS_TRY(place_of(r.tp.value));
     // A page that was torn may still look like one.
     if (record_crc(r.tp, r.offset, r.append_ms, r.record) != r.crc) {
-      return fail(ErrorCode::corrupt, cat("the CRC of a record in ", table, " is wrong"));
+      return fail_damaged(cat("the CRC of a record in ", table, " is wrong"));
     }
     positions_.next_offset[static_cast<std::size_t>(r.tp.value)] = r.offset.value + 1;
     positions_.next_seq = std::max(positions_.next_seq, r.seq.value + 1);
@@ -395,6 +395,7 @@ Status Engine::commit(std::span<Batch> group) {
     sessions_->rolled_back();
   } else {
     sessions_->committed();
+    recovery_->keep_note();  // before anybody is told: a start must know the WAL that has it
   }
   return status;
 }

@@ -165,10 +165,7 @@ void Log::run_changes() {
 }
 
 void Log::report_damage(const Error& error) {
-  // Only what SQLite says itself, or a CRC, is damage of the file.
-  const bool said = error.what.find("(SQLite ") != std::string::npos ||
-                    error.what.find("CRC") != std::string::npos;
-  if (error.code != ErrorCode::corrupt || !said) return;
+  if (!error.damage) return;
   const MutexLock lock(mutex_);
   if (damage_.empty()) damage_ = error.what;
 }

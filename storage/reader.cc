@@ -106,13 +106,17 @@ Result<LogReader::Page> LogReader::read(ChainId chain, Seq from, std::span<const
                                 ") ORDER BY seq")));
       s.bind(1, page.next.value).bind(2, last.value);
       for (;;) {
-        WS_ASSIGN(const bool row, s.step());
-        if (!row) break;
+        const auto row = s.step();
+        if (!row && !page.records.empty()) return page;  // those before the damage, first
+        if (!row) return tl::unexpected<Error>(row.error());
+        if (!*row) break;
         StoredRecord r = record_of(s);
+        if (limits.check && (r.seq < page.next || r.seq > last)) {  // a page in another's place
+          return fail_damaged(cat("behind seq ", page.next.value - 1, " comes seq ", r.seq.value));
+        }
         if (limits.check && record_crc(r.tp, r.offset, r.append_ms, r.record) != r.crc) {
-          return fail(ErrorCode::corrupt,
-                      cat("the CRC of the record at seq ", r.seq.value, " is wrong"),
-                      "with the gateway stopped: wayside repair");
+          if (!page.records.empty()) return page;
+          return fail_damaged(cat("the CRC of the record at seq ", r.seq.value, " is wrong"));
         }
         bytes += size_of(r.record);
         if (!page.records.empty() && bytes > limits.bytes) return page;

@@ -203,7 +203,7 @@ Status Recovery::note_start() {
 void Recovery::keep_note() {
   const std::int64_t salt = wal_salt(engine_.options_.path + "-wal");
   if (salt < 0 || static_cast<std::uint32_t>(salt - noted_) < kWalRestartsMost) return;
-  // Another program began the WAL anew.
+  // Another program emptied the WAL, and whoever wrote first then began it with a random number.
   if (auto noted = note_salt(); !noted) {
     engine_.logger_.repeated(LogLevel::error, "salt", noted.error().text());
   }

@@ -1,6 +1,7 @@
 #include "storage/rescue.h"
 
 #include <dirent.h>
+#include <fcntl.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -56,28 +57,82 @@ bool is_wal_of(const std::string& damaged, const std::string& wal) {
          static_cast<std::uint32_t>(salt) - static_cast<std::uint32_t>(*noted) <= kWalRestartsMost;
 }
 
-// Whether this WAL has a record where the database has another one: a seq is given once, so it is
-// of another log. For a log without a noted salt (it was stopped in order, or its start was cut
-// off), beside which a WAL may be right, too, and the database torn without it: so nothing but two
-// whole records of one seq is a proof.
-bool is_contradicted(const std::string& path, std::int64_t frames) {
+// The seq of the next record, as the database has it without its WAL.
+Result<std::int64_t> next_seq_of(LogReader& reader) {
+  WS_ASSIGN(std::int64_t next,
+            reader.number("SELECT max(ifnull((SELECT max(next_seq) FROM _ws_epochs), 0),"
+                          " ifnull((SELECT value FROM _ws_meta WHERE name='next_seq'), 0),"
+                          " ifnull((SELECT max(max(first_seq, ifnull(last_seq, 0) + 1)) FROM"
+                          " _ws_segments), 0))"));
+  WS_ASSIGN(Statement open, reader.database().prepare("SELECT chain, segment FROM _ws_segments"
+                                                      " WHERE last_seq IS NULL"));
+  for (;;) {
+    WS_ASSIGN(const bool row, open.step());
+    if (!row) return next;
+    const ChainId chain(static_cast<std::int32_t>(open.integer(0)));
+    WS_ASSIGN(const std::int64_t end,
+              reader.number(cat("SELECT ifnull(max(seq) + 1, 0) FROM ",
+                                segment_table(chain, open.integer(1)))));
+    next = std::max(next, end);
+  }
+}
+
+// What the records of a WAL say of the database that it lies beside. A seq is given once: so two
+// whole records of one seq prove that they are of two logs; and a WAL that has records of the
+// database again, and whose first new one is the very next, was written behind it.
+enum class Relation { unknown, contradicts, continues };
+Relation compare_wal(const std::string& path, std::int64_t frames) {
   auto reader = LogReader::open_as(path, OpenMode::immutable);
   const auto catalog = reader ? reader->catalog() : tl::unexpected<Error>(reader.error());
-  if (!catalog) return false;  // damage is found elsewhere
-  bool contradicted = false;
+  const auto next_seq = catalog ? next_seq_of(*reader)
+                                : Result<std::int64_t>(tl::unexpected<Error>(catalog.error()));
+  if (!next_seq) return Relation::unknown;  // damage is found elsewhere
+  bool contradicts = false, has_records = false;
+  std::int64_t first_new = INT64_MAX;
   std::size_t looked = 0;
   const auto each = [&](StoredRecord&& r) -> Status {
-    if (const Topic* topic = catalog->find(r.tp); topic != nullptr) {
+    const Topic* topic = catalog->find(r.tp);
+    if (r.seq.value >= *next_seq) {
+      has_records = true;
+      first_new = std::min(first_new, r.seq.value);
+    } else if (topic != nullptr && looked < kWalRecordsLookedAt) {
+      ++looked;
       const auto page = reader->read(topic->chain, r.seq, {{r.tp}}, {1, SIZE_MAX}, r.seq);
-      contradicted = page && !page->records.empty() &&
-                     (page->records.front().offset != r.offset ||
-                      page->records.front().crc != r.crc);
+      if (page && !page->records.empty()) {
+        has_records = true;
+        contradicts = page->records.front().offset != r.offset ||
+                      page->records.front().crc != r.crc;
+      }
     }
-    const bool enough = contradicted || ++looked == kWalRecordsLookedAt;
-    return enough ? Status(fail(ErrorCode::out_of_range, "enough")) : Status{};
+    return contradicts ? Status(fail(ErrorCode::out_of_range, "enough")) : Status{};
   };
   (void)scan_wal_records(path, frames, each);
-  return contradicted;
+  if (contradicts) return Relation::contradicts;
+  const bool next = first_new == INT64_MAX || first_new == *next_seq;
+  return has_records && next ? Relation::continues : Relation::unknown;
+}
+
+// Whether a program has the database open now: SQLite holds a lock on this byte of the -shm file
+// (unix-shm's "dead man switch"). Then the WAL is in use, and this database's.
+bool is_in_use(const std::string& path) {
+  constexpr off_t kDeadManSwitch = 128;
+  const UniqueFd fd(::open((path + "-shm").c_str(), O_RDONLY | O_CLOEXEC));
+  struct flock lock {};
+  lock.l_type = F_WRLCK;
+  lock.l_whence = SEEK_SET;
+  lock.l_start = kDeadManSwitch;
+  lock.l_len = 1;
+  return fd.valid() && ::fcntl(fd.get(), F_GETLK, &lock) == 0 && lock.l_type != F_UNLCK;
+}
+
+// Whether the WAL is not this database's. `noted`: the salt that it noted; none for a log that was
+// stopped in order, or whose start was cut off: beside it a WAL may be right, too, and the database
+// torn without it, so that only two records of one seq are a proof.
+bool is_foreign(const std::string& path, const WalLook& wal, std::optional<std::int64_t> noted) {
+  if (noted && wal.salt - static_cast<std::uint32_t>(*noted) <= kWalRestartsMost) return false;
+  if (is_in_use(path)) return false;
+  const Relation relation = compare_wal(path, wal.frames);
+  return noted ? relation != Relation::continues : relation == Relation::contradicts;
 }
 
 // What stands where a file of ours belongs, and is none (a directory, a link), is renamed.
@@ -149,9 +204,7 @@ Result<FilesFound> examine_files(const EngineOptions& options) {
   }
   const auto noted = noted_salt(path);
   const bool filled = wal.bytes > 4096;
-  if (filled && wal.header_valid &&
-      (noted ? wal.salt - static_cast<std::uint32_t>(*noted) > kWalRestartsMost
-             : is_contradicted(path, wal.frames))) {
+  if (filled && wal.header_valid && is_foreign(path, wal, noted)) {
     // Copied here beside it, or the rest of a start that was cut off.
     found.foreign_wal = wal.salt;
     if (wal.commits > kCommitsOfAStart || wal.commits_behind > 0) {

@@ -276,16 +276,18 @@ Status Recovery::close_bucket(ChainId chain, std::int64_t segment, Bucket& bucke
 }
 
 // What was looked for and not found. Of offsets that were perhaps never given, those below a record
-// that was found are lost; the others stay skipped.
+// that was found among them are lost; the others stay skipped.
 Status Recovery::name_lost(TpId tp, const std::vector<Range>& ranges) {
   const auto& found = found_[tp];
-  const std::int64_t end = found.empty() ? 0 : std::prev(found.end())->second;
   for (const Range& range : ranges) {
+    std::int64_t lost_to = range.skipped ? range.from : range.to;
+    for (const auto& [from, to] : found) {
+      if (to > range.from && from < range.to) lost_to = std::max(lost_to, std::min(to, range.to));
+    }
     WS_ASSIGN(Statement gone,
               engine_.db_.prepare("DELETE FROM _ws_lost WHERE tp=?1 AND from_offset=?2"));
     WS_TRY(gone.bind(1, tp.value).bind(2, range.from).run());
     std::int64_t at = range.from;
-    const std::int64_t lost_to = range.skipped ? std::clamp(end, range.from, range.to) : range.to;
     for (const auto& [from, to] : found) {
       if (to <= range.from || from >= range.to) continue;
       WS_TRY(add_lost(tp, at, std::min(from, lost_to), "lost", range.why));

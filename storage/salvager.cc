@@ -120,8 +120,7 @@ Status Salvager::check_tables(const std::stop_token& stop) {
               reader.number(cat("SELECT count(*) FROM pragma_quick_check(", quoted_text(table),
                                 ") WHERE quick_check<>'ok'")));
     if (torn == 0) continue;
-    return fail(ErrorCode::corrupt,
-                cat("a WAL was gone, and table ", table, " is torn (SQLite quick_check)"));
+    return fail_damaged(cat("a WAL was gone, and table ", table, " is torn"));
   }
   return {};
 }

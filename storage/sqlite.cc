@@ -15,7 +15,8 @@ namespace wayside {
 namespace {
 
 constexpr const char* kDamagedHint =
-    "a running gateway sets it aside by itself; with the gateway stopped: wayside repair";
+    "a running gateway sets the file aside when it, or 'wayside read', comes upon it; with the "
+    "gateway stopped: wayside repair";
 constexpr const char* kWalAloneHint =
     "start the gateway, or with it stopped: wayside repair. It sets both aside, and what the WAL "
     "holds comes back. Do not open it with sqlite3, which would remove the WAL";
@@ -77,7 +78,8 @@ Error error_of(sqlite3* db, int rc, std::string_view doing) {
   if (std::string_view(words).find("pattern too complex") != std::string_view::npos) {
     hint = cat("a pattern of LIKE or GLOB has up to ", limits::kQueryPatternBytesMax, " bytes");
   }
-  return Error{code, cat(doing, ": ", words, " (SQLite ", rc, ")"), std::move(hint)};
+  return Error{code, cat(doing, ": ", words, " (SQLite ", rc, ")"), std::move(hint),
+               code == ErrorCode::corrupt};
 }
 
 tl::unexpected<Error> failed(sqlite3* db, int rc, std::string_view doing) {
@@ -208,6 +210,10 @@ std::optional<std::string> Statement::optional_bytes(int column) const {
 int Statement::columns() const {
   return sqlite3_column_count(stmt_.get());
 }
+tl::unexpected<Error> fail_damaged(std::string what) {
+  return tl::unexpected<Error>(Error{ErrorCode::corrupt, std::move(what), kDamagedHint, true});
+}
+
 std::string Statement::column_name(int column) const {
   const char* name = sqlite3_column_name(stmt_.get(), column);
   return name == nullptr ? "" : name;  // without memory there is none

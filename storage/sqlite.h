@@ -15,6 +15,9 @@ struct sqlite3_stmt;
 
 namespace wayside {
 
+// An error that says that the log's file is damaged.
+[[nodiscard]] tl::unexpected<Error> fail_damaged(std::string what);
+
 class Statement {
  public:
   Statement() = default;

@@ -135,6 +135,21 @@ Status confirm(const std::string& question, bool yes) {
   return fail(ErrorCode::invalid_argument, "nothing was changed");
 }
 
+Result<LogReader::Page> read_page(OpenedLog& log, ChainId chain, Seq from,
+                                  std::span<const TpId> tps, const ReadLimits& limits) {
+  auto page = log.reader.read(chain, from, tps, limits);
+  if (page || !page.error().damage) return page;
+  const auto told =
+      ask_gateway(log.plan.config.data_dir, cat("{\"do\":\"damaged\",\"chain\":", chain.value,
+                                                ",\"seq\":", from.value, "}"));
+  if (told) {
+    page.error().hint =
+        "the gateway was told, and sets the damaged file aside: try again in a moment, and see "
+        "'wayside status' for what comes back";
+  }
+  return page;
+}
+
 Result<HostPort> find_listener(const std::string& config_path, std::string host, int port) {
   HostPort out{std::move(host), static_cast<std::uint16_t>(port)};
   if (!out.host.empty() && port > 0) return out;

@@ -58,6 +58,11 @@ struct OpenedLog {
 // The same for a verb that tells itself what LogReader::doubts() says. Instead of a configuration
 // file it may be a directory: the log there is looked at, and nothing in it is changed.
 [[nodiscard]] Result<OpenedLog> look_at_log(const std::string& config_path);
+// The next records of a chain. Of damage that it finds it tells the running gateway, which sets the
+// file aside; the error says so. (A gateway that only takes readings may not meet it for long.)
+[[nodiscard]] Result<LogReader::Page> read_page(OpenedLog& log, ChainId chain, Seq from,
+                                                std::span<const TpId> tps,
+                                                const ReadLimits& limits = {});
 // Host and port of the listener: as given, else of the running gateway, else as configured.
 [[nodiscard]] Result<HostPort> find_listener(const std::string& config_path, std::string host,
                                              int port);

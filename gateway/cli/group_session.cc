@@ -15,6 +15,7 @@ namespace wayside {
 namespace {
 
 constexpr std::int64_t kLookEveryMs = 50;
+constexpr std::int64_t kOpensAnewMs = 10'000;
 constexpr std::int64_t kCommitWithinMs = 3'600'000;  // a commit that waits for a lock is not lost
 // A gateway that restarts (an update, a power cut) is waited for so long, by --follow for ever.
 constexpr std::int64_t kGatewayBackWithinMs = 15'000;
@@ -178,9 +179,15 @@ Status GroupSession::find_positions() {
 
 // From where it goes on; what was handed out before is left out.
 Result<LogReader::Page> GroupSession::read_page(std::size_t most) {
-  WS_ASSIGN(auto page, log_.reader.read(topic_.chain, next_, tps_,
-                                        {most, limits::kGroupBatchBytesMax}));
-  std::erase_if(page.records,
+  auto page = wayside::read_page(log_, topic_.chain, next_, tps_,
+                                 {most, limits::kGroupBatchBytesMax});
+  if (!page) {
+    // The gateway was told of damage: it goes away, and is back with a sound log.
+    const auto gone = page.error().damage ? client_->line(kOpensAnewMs) : Result<std::string>("");
+    if (!gone && gone.error().code == ErrorCode::unavailable) page.error() = gone.error();
+    return page;
+  }
+  std::erase_if(page->records,
                 [&](const StoredRecord& r) { return r.offset.value < positions_[r.tp]; });
   return page;
 }

@@ -57,7 +57,7 @@ Status for_each(OpenedLog& log, Each each) {
   WS_ASSIGN(const auto first, log.reader.seq_of(topic->chain, tp, marks.front().log_start));
   if (!first) return {};
   for (Seq next = *first;;) {
-    WS_ASSIGN(auto page, log.reader.read(topic->chain, next, {{tp}}, {}));
+    WS_ASSIGN(auto page, read_page(log, topic->chain, next, {{tp}}));
     for (StoredRecord& r : page.records) {
       const auto it = settled.find(r.offset.value);
       Held held{std::move(r), it == settled.end() ? "" : it->second};

@@ -159,7 +159,7 @@ Result<int> read_topic(const ReadArgs& args) {
   }
   for (;;) {
     WS_ASSIGN(const std::int64_t version, log.reader.data_version());
-    WS_ASSIGN(const auto page, log.reader.read(topic->chain, next, s.tps, {}));
+    WS_ASSIGN(const auto page, read_page(log, topic->chain, next, s.tps));
     next = page.next;
     for (const StoredRecord& r : page.records) {
       const auto [from, to] = s.offsets[r.tp];
