@@ -22,6 +22,8 @@ namespace {
 constexpr std::int64_t kProtocol = 1;
 constexpr std::size_t kBatchesInWindow = 4;
 constexpr std::int64_t kLookEveryMs = 50;
+// More than ever waits for a program that takes what it is told: what it says then waits, too.
+constexpr std::size_t kOutBytesMost = 2 * limits::kStreamWindowBytesMax;
 constexpr int kExchangesAtOnce = 50;  // a pipe takes its share each time
 constexpr std::int64_t kDrainMs = 10'000;   // told to end, we wait so long for acknowledgements
 constexpr std::int64_t kFlushMs = 2000;     // for our last words to be read
@@ -242,7 +244,7 @@ class Stream {
   void exchange(std::int64_t ms) {
     pollfd waiting[] = {{signals_.fd(), POLLIN, 0},
                         {waiting_ ? -1 : session_.gateway_fd(), POLLIN, 0},
-                        {input_closed_ ? -1 : in_fd_, POLLIN, 0},
+                        {input_closed_ || out_.size() > kOutBytesMost ? -1 : in_fd_, POLLIN, 0},
                         {out_.empty() || broken_ ? -1 : out_fd_, POLLOUT, 0}};
     if (::poll(waiting, 4, static_cast<int>(ms)) <= 0) return;
     gateway_spoke_ = gateway_spoke_ || waiting[1].revents != 0;
@@ -274,15 +276,18 @@ class Stream {
     }
     in_.append(buffer, 0, static_cast<std::size_t>(n));
     std::size_t from = 0;
+    bool too_long = false;
     for (std::size_t end; (end = in_.find('\n', from)) != std::string::npos; from = end + 1) {
-      word_ms_ = clock_.steady_ms();
+      too_long = too_long || end - from > limits::kStreamLineBytesMax;
       if (const Status s = on_line(std::string_view(in_).substr(from, end - from)); !s) {
         std::string text = error_json(s.error());
         send(cat("{\"type\":\"error\",", text.substr(1)));
+      } else {
+        word_ms_ = clock_.steady_ms();
       }
     }
     in_.erase(0, from);
-    if (in_.size() > limits::kStreamLineBytesMax) {
+    if (too_long || in_.size() > limits::kStreamLineBytesMax) {
       result_ = fail(ErrorCode::refused, cat("a line of the program has more than ",
                                              limits::kStreamLineBytesMax, " bytes"));
       finish(result_.error().what);

@@ -12,6 +12,8 @@ import unittest
 
 from harness import DEADLINE_S, WAYSIDE, Gateway, Wire, main, publish_packet, seeded, wait_for
 
+MEMORY_FACTOR = int(os.environ.get("MEMORY_FACTOR", "1"))  # of a sanitized program
+
 # Notes each record that it has processed in a file of lines "partition offset n"; fails as its
 # arguments say: poison=1,2 (numbers at which it ends with 3), dies=10 (before which it kills itself
 # in its first try), down=PATH (it fails while the file is there), sleep=SECONDS.
@@ -506,6 +508,23 @@ class Stream(unittest.TestCase):
                          ("--group", "g", "--stream", "--commit", "before"),
                          ("--group", "g", "--stream", "--format", "csv")):
                 site.cli("read", "truck_gps", *args, check=2)
+
+    def test_a_program_that_babbles_is_stuck(self):
+        """What is no word of the stream is no sign of life, and does not fill the memory."""
+        with Site() as site:
+            publish(site, range(3))
+            for command in ("yes x", "cat", "yes '{\"do\":\"ack\",\"batch\":99}'"):
+                with self.subTest(command=command):
+                    read = subprocess.Popen(
+                        [WAYSIDE, "read", "truck_gps", "-c", site.config, "--group", command[:6],
+                         "--stream", "--follow", "--timeout", "1s", "--exec", command],
+                        stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+                    with read.stderr:
+                        self.assertIn(b"said nothing for 1s", read.stderr.read())
+                    _, status, used = os.wait4(read.pid, 0)
+                    read.returncode = os.waitstatus_to_exitcode(status)
+                    self.assertEqual(read.returncode, 6)
+                    self.assertLess(used.ru_maxrss, 64 * 1024 * MEMORY_FACTOR, "KiB")
 
     def test_a_program_that_says_nothing_is_not_waited_for(self):
         with Site() as site:
