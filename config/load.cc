@@ -10,6 +10,8 @@
 namespace wayside {
 namespace {
 
+constexpr std::ptrdiff_t kNestingMost = 1000;
+
 int line_of(const toml::node& node) {
   return static_cast<int>(node.source().begin.line);
 }
@@ -198,11 +200,27 @@ class Loader {
   std::set<std::string> names_;                 // of elements
 };
 
+// The parser calls itself for each level of a dotted name, and there is an end of its stack. The
+// line of a name that is nested deeper than any could be; 0: there is none.
+int line_nested_too_deep(std::string_view text) {
+  int line = 0;
+  for (std::string_view l : split(text, '\n')) {
+    ++line;
+    const std::string_view name = l.substr(0, l.find('='));
+    if (std::count(name.begin(), name.end(), '.') > kNestingMost) return line;
+  }
+  return 0;
+}
+
 }  // namespace
 
 LoadedConfig parse_config(std::string_view text, const std::string& file) {
   LoadedConfig out;
   out.config.file = file;
+  if (const int line = line_nested_too_deep(text); line > 0) {
+    out.problems.push_back({line, "this name has too many parts", "sections have one level"});
+    return out;
+  }
   Loader loader(out);
   for (const Section& s : config_sections()) {
     if (!s.array) loader.defaults(s.name);

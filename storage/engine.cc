@@ -20,6 +20,11 @@
 #include "storage/views.h"
 
 namespace wayside {
+namespace {
+
+constexpr std::int64_t kShmBytes = 32 * 1024;  // of the -shm file of a WAL that is not long
+
+}  // namespace
 
 Engine::Engine(const EngineOptions& options, const Clock& clock, Logger& logger)
     : options_(options),
@@ -91,6 +96,14 @@ Status Engine::open_database() {
     if (disk && file_exists(ballast) && disk->free_bytes < limits::kBallastBytes / 8) {
       ::unlink(ballast.c_str());
       logger_.warning("the disk is full; the ballast file is given up to be able to start");
+    }
+    // SQLite maps this file, and a page of it that the disk has no block for ends the program.
+    const auto left = disk_space(options_.path);
+    if (left && left->free_bytes < 2 * kShmBytes && file_size(options_.path + "-shm") < kShmBytes) {
+      return fail(ErrorCode::no_space,
+                  cat("the disk is full: ", format_bytes(left->free_bytes), " are free, and to ",
+                      "open ", options_.path, " takes ", format_bytes(2 * kShmBytes)),
+                  "make some room on it; nothing of the log was changed");
     }
   }
   const bool had_wal = file_exists(options_.path + "-wal");

@@ -73,6 +73,15 @@ class Planner {
     }
     plan_.topics.push_back({kQuarantineTopic, 1, config_.quarantine.retention_ms,
                             config_.quarantine.retention_bytes, std::vector<std::string>{}});
+    std::int64_t partitions = 0;
+    for (const TopicSpec& t : plan_.topics) partitions += t.partitions;
+    if (partitions > limits::kPartitionsMax || plan_.topics.size() > limits::kTopicsMax) {
+      problems_.push_back({config_.topics.back().line,
+                           cat("with the quarantine these are ", plan_.topics.size(), " topics of ",
+                               partitions, " partitions; a gateway has up to ", limits::kTopicsMax,
+                               " topics and ", limits::kPartitionsMax, " partitions in all"),
+                           "give topics fewer partitions; one that exists keeps those it has"});
+    }
   }
 
   void routes() {

@@ -3,6 +3,7 @@
 #include <gtest/gtest.h>
 
 #include "base/file.h"
+#include "base/text.h"
 #include "config/keys.h"
 
 namespace wayside {
@@ -62,6 +63,17 @@ TEST(Load, ARetentionMayBeForever) {
   const auto loaded = parse_config("[[topic]]\nname = \"a\"\nretention = \"forever\"\n", "x");
   EXPECT_TRUE(loaded.problems.empty());
   EXPECT_EQ(loaded.config.topics.at(0).retention_ms, -1);
+}
+
+TEST(Load, ANameOfManyPartsDoesNotEndTheProgram) {
+  for (const char* end : {"]", " = 1", ""}) {
+    std::string name = "a";
+    for (int i = 0; i < 60'000; ++i) name += ".a";
+    const std::string line = cat(*end == ']' ? "[" : "", name, end);
+    const auto loaded = parse_config(cat("data_dir = \"/tmp\"\n", line), "f.toml");
+    ASSERT_EQ(loaded.problems.size(), 1U);
+    EXPECT_EQ(loaded.problems.front().line, 2);
+  }
 }
 
 }  // namespace

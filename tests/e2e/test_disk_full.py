@@ -1,6 +1,7 @@
 """A file system that the readings themselves fill: nothing acknowledged is lost but by retention,
 the gateway goes on by dropping the oldest, and starts again while the disk is full."""
 
+import contextlib
 import os
 import shutil
 import subprocess
@@ -65,6 +66,55 @@ class DiskFull(unittest.TestCase):
             self.assertEqual([i for i in acked if i > oldest + 1000 and i not in stored], [])
             self.assertGreater(gateway.status()["expired"], 0)
             self.assertEqual(gateway.stop(), 0)
+
+
+class NoBlockLeft(unittest.TestCase):
+    """Blocks of 1 KiB, as mkfs makes them on small cards: a page of a file may lack some of them,
+    and who maps it is ended by the kernel."""
+
+    def test_the_start_says_so(self):
+        directory = tempfile.mkdtemp(prefix="wayside-blocks-")
+        self.addCleanup(shutil.rmtree, directory, True)
+        image, mount = directory + "/image", directory + "/mount"
+        os.mkdir(mount)
+        for command in (["truncate", "-s", "24M", image],
+                        ["mkfs.ext4", "-q", "-m", "0", "-b", "1024", image],
+                        ["mount", "-o", "loop", image, mount]):
+            try:
+                subprocess.run(command, check=True, capture_output=True)
+            except (OSError, subprocess.CalledProcessError) as e:
+                self.skipTest(f"no file system can be mounted here: {e}")
+        self.addCleanup(subprocess.run, ["umount", "-l", mount], check=True)
+        os.mkdir(mount + "/gw")
+        gateway = Gateway(directory=mount + "/gw", commit='linger = "5ms"')
+        gateway.log_path = directory + "/log"
+        with gateway:
+            with Wire(gateway.port) as wire:
+                wire.connect("device")
+                wire.send(publish_packet("raw/x", "v", 1, 1)).read()
+            gateway.kill()
+            os.unlink(gateway.data_dir + "/wayside.db-shm")
+            for left in (0, 16, 40):
+                self.fill(mount, left)
+                with self.assertRaisesRegex(AssertionError, "the disk is full"):
+                    gateway.start()
+                self.assertEqual(gateway.process.returncode, 1)
+                os.unlink(mount + "/filler")
+            gateway.start()
+            self.assertEqual(gateway.values("raw"), ["v"])
+
+    def fill(self, mount, left_kib):
+        """All but so much."""
+        pad = mount + "/pad"
+        with open(pad, "wb") as f:
+            f.write(b"x" * 1024 * left_kib)
+        with open(mount + "/filler", "wb", buffering=0) as f:
+            for size in (65536, 1024):
+                with contextlib.suppress(OSError):
+                    while True:
+                        f.write(b"x" * size)
+            os.fsync(f.fileno())
+        os.unlink(pad)
 
 
 if __name__ == "__main__":

@@ -2,6 +2,8 @@
 
 #include <algorithm>
 
+#include "base/limits.h"
+#include "base/text.h"
 #include "config/keys.h"
 #include "gateway/cli/range.h"
 #include "gateway/mqtt/hub.h"
@@ -182,6 +184,14 @@ topic = "a"
 payload = "raw"
 )")
                   .empty());
+}
+
+TEST(Plan, ThereAreNotMorePartitionsThanALogTakes) {
+  const auto of = [](int n) {
+    return problems_of(cat("[[topic]]\nname = \"a\"\npartitions = ", n, "\n")).size();
+  };
+  EXPECT_EQ(of(limits::kPartitionsMax - 1), 0U) << "the quarantine has one";
+  EXPECT_EQ(of(limits::kPartitionsMax), 1U);
 }
 
 TEST(Plan, TheQuarantineIsAlwaysThere) {
