@@ -14,6 +14,8 @@ inline constexpr std::size_t kSilentConnectionsMax = 256;
 inline constexpr std::size_t kDrainingConnectionsMax = 256;
 // This part of max_connections is for devices that have stored a reading before.
 inline constexpr std::size_t kKnownPlacesPart = 8;
+// Who has sent no reading for so long gives its place to a newcomer, when places are short.
+inline constexpr std::int64_t kIdlePlaceMs = 30'000;
 // Devices that are known by a hash of 8 bytes: more than the log has names of.
 inline constexpr std::size_t kKnownDevicesMax = 400'000;
 // Memory that all connections may hold together (unfinished packets, unread output, wills, caches),
@@ -33,6 +35,8 @@ inline constexpr std::int64_t kSourcesBytesMax = 32 << 20, kSourcesPart = 32;
 inline constexpr std::int64_t kSessionsBytesMax = 8 << 20, kSessionsPart = 64;
 inline constexpr std::int64_t kQos2BytesMax = 16 << 20, kQos2Part = 64;
 inline constexpr std::int64_t kQos2IdBytes = 16;
+// Of a budget the quarantine, which anybody can fill, has no more than this part.
+inline constexpr std::int64_t kQuarantinePart = 8;
 // Above half of that room a client may have so many, so that one that has few is served.
 inline constexpr std::int64_t kQos2IdsWhenShort = 64;
 // New sessions of clients that have stored no reading yet, each a write to the card: so many of one

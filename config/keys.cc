@@ -50,7 +50,7 @@ const auto kKeys = std::to_array<Key>({
    [](C& c, const V& v) { c.mqtt.listen = v.text; }},
   {"mqtt", "max_connections", integer, "1000", false, 1, 50'000, "",
    "Connections at a time. An eighth is kept for devices that have stored a reading before. When "
-   "places are short, the one connected longest that never stored a reading gives way to a "
+   "places are short, one that has stored no reading, or has sent none for 30 s, gives way to a "
    "newcomer; if there is none, the newcomer is refused for now. Each needs a file descriptor.",
    [](C& c, const V& v) { c.mqtt.max_connections = v.number; }},
   {"mqtt", "max_connections_per_address", integer, "0", false, 0, 50'000, "",
@@ -131,7 +131,8 @@ const auto kKeys = std::to_array<Key>({
    "How long readings are kept that no route takes or that cannot be decoded.",
    [](C& c, const V& v) { c.quarantine.retention_ms = v.number; }},
   {"quarantine", "retention_bytes", bytes, "\"64MiB\"", false, kMiB, kTiB, "",
-   "Bytes of such readings that are kept at most; the oldest go first.",
+   "Bytes of such readings that are kept at most, and never more than an eighth of storage.budget; "
+   "the oldest go first.",
    [](C& c, const V& v) { c.quarantine.retention_bytes = v.number; }},
 
   {"topic", "name", text, "", true, 0, 0, "",

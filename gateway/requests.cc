@@ -438,10 +438,13 @@ std::string Gateway::not_ready() const {
   }
   if (!w.blocked.empty()) reasons.push_back(w.blocked);
   if (!w.sidecar_error.empty()) reasons.push_back(w.sidecar_error);
-  if (const std::int64_t most = plan_.config.mqtt.max_connections;
-      static_cast<std::int64_t>(listener_->connections()) >= most) {
+  const std::int64_t most = plan_.config.mqtt.max_connections;
+  if (static_cast<std::int64_t>(listener_->connections()) >= most) {
     reasons.push_back(cat("mqtt.max_connections = ", most,
                           " is reached: a new device is refused, or takes another's place"));
+  } else if (!listener_->has_place_for_newcomer()) {
+    reasons.push_back(cat("of mqtt.max_connections = ", most, " those for new devices are taken,"
+                          " and the rest is for devices known before"));
   }
   std::string out;
   for (const std::string& r : reasons) out += (out.empty() ? "" : "; ") + r;

@@ -35,6 +35,8 @@ struct Chain {
   bool clock_trusted = false;
   std::vector<ClosedSegment> closed;  // oldest first
   Statement insert;                   // into the open one
+  // Also without its oldest closed segment; `open_bytes` are in the open one.
+  [[nodiscard]] bool is_over_its_bytes(std::int64_t open_bytes) const;
 };
 // All that a transaction moves in memory: copied before it, put back when it fails.
 struct Positions {

@@ -97,6 +97,8 @@ Status Engine::roll(std::size_t place) {
     WS_TRY(close_segment(place, positions_.next_seq - 1));
     WS_TRY(open_segment(chain.id, next));
     WS_ASSIGN(insert, prepare_insert(db_, chain.id, next));
+    // Who asks with SQL misses nothing. Of 501 segments no view can be made: then without.
+    if (auto view = write_chain_view(db_, chain.id); !view) upkeep_.views_stale = true;
     return {};
   }));
   chain.closed.push_back(
@@ -107,7 +109,6 @@ Status Engine::roll(std::size_t place) {
   chain.insert = std::move(insert);
   stats = SegmentStats{};
   stats.first_seq = positions_.next_seq;
-  upkeep_.views_stale = true;
   return {};
 }
 
@@ -286,6 +287,12 @@ bool Engine::time_is_steady() {
 }
 
 // At most one segment per chain and call.
+bool engine_state::Chain::is_over_its_bytes(std::int64_t open_bytes) const {
+  std::int64_t bytes = open_bytes;
+  for (std::size_t i = 1; i < closed.size(); ++i) bytes += closed[i].bytes;
+  return retention_bytes != kUnbounded && !closed.empty() && bytes >= retention_bytes;
+}
+
 Result<bool> Engine::apply_retention(bool by_time) {
   bool dropped = false;
   const std::int64_t now = clock_.wall_ms();
@@ -293,11 +300,7 @@ Result<bool> Engine::apply_retention(bool by_time) {
     Chain& chain = chains_[i];
     if (chain.closed.empty()) continue;
     const bool expired = by_time && expired_segments(chain, now, chain.retention_ms) > 0;
-    std::int64_t bytes = positions_.open[i].bytes;
-    for (const auto& s : chain.closed) bytes += s.bytes;
-    const bool too_many_bytes = chain.retention_bytes != kUnbounded &&
-                                bytes - chain.closed.front().bytes >= chain.retention_bytes;
-    if (!expired && !too_many_bytes) continue;
+    if (!expired && !chain.is_over_its_bytes(positions_.open[i].bytes)) continue;
     WS_ASSIGN(const std::string unsent, space_->unsent_in_oldest(i));
     if (!unsent.empty()) continue;  // a topic of it keeps what has not been sent
     WS_TRY(drop_oldest(i, expired ? "retention" : "retention_bytes"));
@@ -350,7 +353,6 @@ Status Engine::drop_oldest(std::size_t place, std::string_view why) {
     const std::string where = cat(" WHERE chain=", chain.id.value, " AND segment=", gone);
     WS_TRY(db_.exec("DELETE FROM _ws_segments" + where));
     WS_TRY(db_.exec("DELETE FROM _ws_segment_starts" + where));
-    // Of 501 segments no view can be made: then the drop goes on without.
     if (auto view = write_chain_view(db_, chain.id); !view) upkeep_.views_stale = true;
     return db_.exec("DROP TABLE " + segment_table(chain.id, gone));
   }));

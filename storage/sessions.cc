@@ -151,6 +151,7 @@ Result<bool> Sessions::may_keep(const OpenSession& op) {
     WS_ASSIGN(const auto useless, find_useless(INT64_MAX, true));
     for (const std::int64_t id : useless) WS_TRY(end(id));
   }
+  if (stored && now_.bytes + cost > bytes_most()) WS_TRY(end_some_of_the_newer());
   return share_.allows(stored ? 0 : op.origin, cost, now_.bytes, bytes_most());
 }
 
@@ -218,6 +219,29 @@ Status Sessions::end(std::int64_t session_id) {
   now_.bytes -= row_cost(row.integer(0));
   --now_.rows;
   row.reset();
+  return {};
+}
+
+// Whoever made up sessions that fill the room made them last. So of the newer half of all those go
+// that are away longest and hold no identifier; the older half are devices that were here before.
+Status Sessions::end_some_of_the_newer() {
+  std::vector<std::int64_t> ids;
+  {
+    WS_ASSIGN(Statement s,
+              engine_.db_.prepare(
+                  cat("SELECT session_id FROM _ws_sessions s WHERE disconnected_ms IS NOT NULL AND"
+                      " session_id >= (SELECT session_id FROM _ws_sessions ORDER BY session_id"
+                      " LIMIT 1 OFFSET ?1) AND NOT EXISTS(SELECT 1 FROM _ws_qos2 q WHERE"
+                      " q.session_id = s.session_id) ORDER BY disconnected_ms LIMIT ",
+                      kEndedMost)));
+    s.bind(1, now_.rows / 2);
+    for (;;) {
+      WS_ASSIGN(const bool row, s.step());
+      if (!row) break;
+      ids.push_back(s.integer(0));
+    }
+  }
+  for (const std::int64_t id : ids) WS_TRY(end(id));
   return {};
 }
 

@@ -54,6 +54,7 @@ class Sessions {
   [[nodiscard]] Result<bool> may_keep(const OpenSession& op);
   [[nodiscard]] Status end(std::int64_t session_id);
   [[nodiscard]] Status close_again();
+  [[nodiscard]] Status end_some_of_the_newer();
   // Looks at some sessions, in turn: those that are absent, hold no identifier, and (only
   // strangers) are of a client that never stored a reading.
   [[nodiscard]] Result<std::vector<std::int64_t>> find_useless(std::int64_t away_before_ms,

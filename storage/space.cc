@@ -3,6 +3,7 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <tuple>
 
 #include "base/file.h"
 #include "base/limits.h"
@@ -194,10 +195,16 @@ Result<bool> Space::is_unsent(const Topic& topic, std::int64_t before_segment) {
   return false;
 }
 
-// Of the lowest priority that has a closed segment, the oldest one; what a topic keeps until it has
-// been sent is passed over. When only that is left, readings for these topics are not taken.
+// Of what has more than its retention_bytes, else of the lowest priority, the oldest closed
+// segment; what a topic keeps until it has been sent is passed over. When only that is left,
+// readings for these topics are not taken.
 Status Space::drop_one(std::string_view why) {
   Engine& e = engine_;
+  const auto rank = [&](std::size_t i) {
+    const auto& chain = e.chains_[i];
+    return std::tuple(!chain.is_over_its_bytes(e.positions_.open[i].bytes), chain.priority,
+                      chain.closed.front().max_append_ms);
+  };
   std::size_t victim = e.chains_.size();
   std::vector<std::string> keeping;
   for (std::size_t i = 0; i < e.chains_.size(); ++i) {
@@ -208,11 +215,7 @@ Status Space::drop_one(std::string_view why) {
       keeping.push_back(unsent);
       continue;
     }
-    if (victim == e.chains_.size() || chain.priority < e.chains_[victim].priority ||
-        (chain.priority == e.chains_[victim].priority &&
-         chain.closed.front().max_append_ms < e.chains_[victim].closed.front().max_append_ms)) {
-      victim = i;
-    }
+    if (victim == e.chains_.size() || rank(i) < rank(victim)) victim = i;
   }
   if (victim < e.chains_.size()) return e.drop_oldest(victim, why);
   block(keeping);

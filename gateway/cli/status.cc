@@ -28,6 +28,7 @@ constexpr std::int64_t kStrangersShownMs = 600'000;
 struct Picture {
   Config config;
   std::optional<Json> live;  // the running gateway's answer
+  std::string silent;        // one runs and does not answer: why
   Ledger ledger;
   std::int64_t topics = 0, segments = 0, database_bytes = 0, wal_bytes = 0, epoch = 0;
   std::map<std::string, Lag> bridges;
@@ -66,7 +67,11 @@ Result<Picture> look(const StatusArgs& args) {
   WS_ASSIGN(OpenedLog log, look_at_log(args.config));
   Picture p;
   p.config = log.plan.config;
-  if (auto live = ask_gateway(p.config.data_dir, R"({"do":"status"})")) p.live = std::move(*live);
+  if (auto live = ask_gateway(p.config.data_dir, R"({"do":"status"})")) {
+    p.live = std::move(*live);
+  } else if (is_locked(p.config.data_dir + "/wayside.lock")) {
+    p.silent = live.error().text();
+  }
   for (Warning& w : warnings_of(log.plan)) {
     if (w.urgent && !is_directory(args.config)) p.warnings.push_back(std::move(w.text));
   }
@@ -93,7 +98,8 @@ Result<Picture> look(const StatusArgs& args) {
 void print_json(const Picture& p) {
   const Ledger& l = p.ledger;
   std::string out = cat(
-      "{\"running\":", p.live ? "true" : "false", ",\"epoch\":", p.epoch, ",\"stored\":", l.stored,
+      "{\"running\":", p.live || !p.silent.empty() ? "true" : "false", ",\"epoch\":", p.epoch,
+      ",\"stored\":", l.stored,
       ",\"expired\":", l.expired, ",\"deleted\":", l.deleted, ",\"live\":", l.live,
       ",\"lost\":", l.lost, ",\"salvaging\":", l.salvaging, ",\"damaged_files\":", p.damaged.size(),
       ",\"quarantined\":", l.quarantined, ",\"refused\":", l.refused, ",\"topics\":", p.topics,
@@ -195,7 +201,9 @@ void print_text(const Picture& p) {
   const auto line = [](const char* head, const std::string& text) {
     std::printf("%-11s %s\n", head, text.c_str());
   };
-  if (!p.live) {
+  if (!p.silent.empty()) {
+    line("gateway", cat("running, but it does not answer: ", p.silent));
+  } else if (!p.live) {
     line("gateway", cat("stopped; this is what the log in ", p.config.data_dir, " holds"));
   } else {
     line("gateway", cat("running since ", format_time_utc(p.live->number("started_ms")), " (pid ",

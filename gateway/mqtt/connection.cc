@@ -35,7 +35,8 @@ MqttConnection::MqttConnection(asio::ip::tcp::socket socket, MqttHub& hub)
       accepted_ms_(hub.clock.steady_ms()),
       last_input_ms_(accepted_ms_),
       last_output_ms_(last_input_ms_),
-      last_packet_ms_(last_input_ms_) {}
+      last_packet_ms_(last_input_ms_),
+      last_reading_ms_(accepted_ms_) {}
 
 MqttConnection::~MqttConnection() = default;
 
@@ -161,6 +162,7 @@ void MqttConnection::submit_batch() {
   const std::size_t held = session_.held_acks();
   if (batch_.ops.empty() && held == acks_at_submit_) return;
   if (held > acks_at_submit_) hub_.pace.reading_came(*pace_, steady_us());
+  if (batch_bytes_ > 0) last_reading_ms_ = hub_.clock.steady_ms();
   acks_at_submit_ = held;
   MqttHub::store_counts(std::exchange(batch_counts_, {}), batch_.ops);
   auto counts = hub_.take_counts(batch_.ops);

@@ -46,6 +46,8 @@ class MqttConnection : public std::enable_shared_from_this<MqttConnection> {
   [[nodiscard]] bool known_before() const { return known_before_; }
   [[nodiscard]] const Strangers::Held& held() const { return held_; }
   [[nodiscard]] std::int64_t last_packet_ms() const { return last_packet_ms_; }
+  // Of this connection; when it began, if none has come.
+  [[nodiscard]] std::int64_t last_reading_ms() const { return last_reading_ms_; }
   [[nodiscard]] const std::string& address() const { return address_; }
   [[nodiscard]] std::uint64_t origin() const { return origin_; }
   // Forgets what can be found again. False: there was not much of it.
@@ -113,7 +115,7 @@ class MqttConnection : public std::enable_shared_from_this<MqttConnection> {
   std::weak_ptr<MqttConnection> predecessor_;  // for which it waits, or waited
   std::size_t unfinished_bytes_ = 0;  // that came since last_input_ms_
   std::int64_t accepted_ms_, last_input_ms_, last_output_ms_, closing_since_ms_ = 0;
-  std::int64_t last_packet_ms_;
+  std::int64_t last_packet_ms_, last_reading_ms_;
 
   std::uint64_t ticket_ = 1;  // of the batch being filled
   Batch batch_;

@@ -111,6 +111,7 @@ struct MqttListener::Impl {
     hub.consider_commit();
     hub.strangers.tick(now);
     strangers_bytes = hub.strangers.bytes();
+    has_place = hub.strangers.has_place_for_newcomer();
     if (hub.stopping && (hub.outstanding == 0 || now >= stop_by)) {
       // All is acknowledged: a last word, a moment for the clients to take it, and the end.
       for (const auto& c : connections) c->shut_down();
@@ -166,6 +167,7 @@ struct MqttListener::Impl {
   std::uint16_t port = 0;
   std::int64_t stop_by = 0, counts_stored = 0;
   std::atomic<std::size_t> connected{0}, strangers_bytes{0};
+  std::atomic<bool> has_place{true};
   std::atomic<std::int64_t> heartbeat{0};
   std::jthread thread;
 };
@@ -248,6 +250,9 @@ void MqttListener::know(std::vector<std::uint64_t> devices) {
   on_io([&] { impl_->hub.strangers.known.load(std::move(devices)); });
 }
 
+bool MqttListener::has_place_for_newcomer() const {
+  return impl_->has_place;
+}
 std::size_t MqttListener::strangers_bytes() const {
   return impl_->strangers_bytes;
 }

@@ -41,6 +41,8 @@ class MqttListener {
 
   // What it does about strangers, as JSON; and the memory that they hold, and may hold.
   [[nodiscard]] std::string strangers_json();
+  // Whether a device that has never been here would get a place; as of a second ago.
+  [[nodiscard]] bool has_place_for_newcomer() const;
   [[nodiscard]] std::size_t strangers_bytes() const;
   [[nodiscard]] std::size_t strangers_bytes_most() const;
   // Devices that stored a reading before this start, by KnownDevices::hash.

@@ -137,30 +137,51 @@ void Strangers::make_way(std::uint64_t origin) {
   goes->close();
 }
 
-Strangers::Entry Strangers::admit(const MqttConnection& newcomer, std::string_view client_id) {
+// Places short: the unknown one goes that has sent nothing and is connected longest; else the one
+// that has sent nothing for longest, known or not, if that is long. Whoever sends, stays.
+Strangers::Place Strangers::place_for(const MqttConnection* newcomer, bool device) const {
   const auto most = static_cast<std::size_t>(hub_.config.mqtt.max_connections);
-  const auto per_address = static_cast<std::size_t>(hub_.config.mqtt.max_connections_per_address);
-  const bool device = known.contains(client_id);
-  std::size_t placed = 0, placed_unknown = 0, of_address = 0;
-  MqttConnection *idle = nullptr, *unknown = nullptr;
+  const std::int64_t idle_before = hub_.clock.steady_ms() - limits::kIdlePlaceMs;
+  std::size_t placed = 0, placed_unknown = 0;
+  MqttConnection *silent = nullptr, *idle = nullptr, *idle_unknown = nullptr;
+  const auto longer = [](MqttConnection* a, MqttConnection* b) {
+    return b == nullptr || a->last_reading_ms() < b->last_reading_ms() ? a : b;
+  };
   for (const auto& c : connections) {
-    if (!c->has_place() || c.get() == &newcomer) continue;
+    if (!c->has_place() || c.get() == newcomer) continue;
     ++placed;
-    of_address += c->origin() == newcomer.origin() ? 1 : 0;
-    if (c->known_before()) continue;
-    ++placed_unknown;
-    // The one that came first; and the one that has been silent longest.
-    if (!c->has_sent() && idle == nullptr) idle = c.get();
-    if (unknown == nullptr || c->last_packet_ms() < unknown->last_packet_ms()) unknown = c.get();
+    placed_unknown += c->known_before() ? 0 : 1;
+    if (!c->known_before() && !c->has_sent() && silent == nullptr) silent = c.get();
+    if (c->last_reading_ms() > idle_before) continue;
+    idle = longer(c.get(), idle);
+    if (!c->known_before()) idle_unknown = longer(c.get(), idle_unknown);
   }
-  if (per_address > 0 && of_address >= per_address) return Entry::too_many_of_address;
-  const std::size_t for_unknown = most - most / limits::kKnownPlacesPart;
-  if (placed < most && (device || placed_unknown < for_unknown)) return Entry::admitted;
-  MqttConnection* const goes = idle == nullptr && device ? unknown : idle;
-  if (goes == nullptr) return Entry::full;
-  note("refused.idle", goes->address());
-  goes->give_way("places are short, and it was not known before");
+  const bool may = device || placed_unknown < most - most / limits::kKnownPlacesPart;
+  if (placed < most && may) return {true, nullptr};
+  MqttConnection* const goes = silent != nullptr ? silent : may ? idle : idle_unknown;
+  return {goes != nullptr, goes};
+}
+
+Strangers::Entry Strangers::admit(const MqttConnection& newcomer, std::string_view client_id) {
+  const auto per_address = static_cast<std::size_t>(hub_.config.mqtt.max_connections_per_address);
+  if (per_address > 0) {
+    const auto of_address = static_cast<std::size_t>(
+        std::count_if(connections.begin(), connections.end(), [&](const auto& c) {
+          return c->has_place() && c.get() != &newcomer && c->origin() == newcomer.origin();
+        }));
+    if (of_address >= per_address) return Entry::too_many_of_address;
+  }
+  const Place place = place_for(&newcomer, known.contains(client_id));
+  if (!place.is_there) return Entry::full;
+  if (place.whose != nullptr) {
+    note("refused.idle", place.whose->address());
+    place.whose->give_way("places are short, and it has sent no reading for a while");
+  }
   return Entry::admitted;
+}
+
+bool Strangers::has_place_for_newcomer() const {
+  return place_for(nullptr, false).is_there;
 }
 
 void Strangers::note(const std::string& name, const std::string& address) {

@@ -4,8 +4,8 @@
 //   is not read, wills, caches) has one budget, a quarter of it before CONNECT is accepted. Beyond
 //   it that one goes which holds more than its share and has held most for longest.
 // - Places before CONNECT: the oldest silent one gives way to the newcomer.
-// - Places: a newcomer takes that of the one connected longest which never stored a reading; an
-//   eighth is kept for devices that have stored one before.
+// - Places: a newcomer takes that of an unknown one which has sent nothing, or of one which has
+//   sent no reading for long; an eighth is kept for devices that have stored one before.
 // Every such decision is counted, and logged once a minute with the address that causes most.
 // Thread: the I/O thread's.
 #pragma once
@@ -59,6 +59,8 @@ class Strangers {
   void make_way(std::uint64_t origin);
   // Its CONNECT has come: whether it has a place, which somebody may have to give up.
   [[nodiscard]] Entry admit(const MqttConnection& newcomer, std::string_view client_id);
+  // Whether a device that has never been here would get one.
+  [[nodiscard]] bool has_place_for_newcomer() const;
 
   // Counted (under `name`) and told.
   void note(const std::string& name, const std::string& address);
@@ -71,6 +73,11 @@ class Strangers {
   KnownDevices known;
 
  private:
+  struct Place {
+    bool is_there = false;
+    MqttConnection* whose = nullptr;  // that must give it up; none: it is free
+  };
+  [[nodiscard]] Place place_for(const MqttConnection* newcomer, bool device) const;
   void make_room();
   [[nodiscard]] bool over(bool before_connect) const;
   [[nodiscard]] MqttConnection* largest(bool before_connect) const;

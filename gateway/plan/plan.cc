@@ -71,8 +71,13 @@ class Planner {
       }
       plan_.topics.push_back(std::move(spec));
     }
+    // Whoever reaches the port fills it, and must not push out what is stored elsewhere.
+    std::int64_t quarantine_bytes = config_.quarantine.retention_bytes;
+    if (const std::int64_t budget = config_.storage.budget_bytes; budget > 0) {
+      quarantine_bytes = std::min(quarantine_bytes, budget / limits::kQuarantinePart);
+    }
     plan_.topics.push_back({kQuarantineTopic, 1, config_.quarantine.retention_ms,
-                            config_.quarantine.retention_bytes, std::vector<std::string>{}});
+                            quarantine_bytes, std::vector<std::string>{}});
     std::int64_t partitions = 0;
     for (const TopicSpec& t : plan_.topics) partitions += t.partitions;
     if (partitions > limits::kPartitionsMax || plan_.topics.size() > limits::kTopicsMax) {

@@ -398,6 +398,39 @@ class Places(Attack):
         self.check()
         self.assertGreater(n, 500)
 
+    def known(self, count):
+        """Client ids that have stored a reading each."""
+        for i in range(count):
+            with Wire(self.gateway.port) as wire:
+                wire.connect(f"evil-{i}")
+                wire.send(publish_packet("raw/evil", "x", 1, 1)).read()
+
+    def test_known_ones_that_idle_put_nobody_out_who_sends(self):
+        self.start(mqtt="max_connections = 40")
+        self.known(60)
+        devices = [Device(self.gateway, f"sends-{i}") for i in range(15)]
+        wait_for(lambda: all(len(d.acked) > 2 for d in devices), "they send")
+        for i in range(60):
+            self.keep(connected(self.gateway.port, f"evil-{i}", keep_alive=0))
+        sent = [len(d.acked) for d in devices]
+        wait_for(lambda: all(len(d.acked) > n + 2 for d, n in zip(devices, sent)), "all go on")
+        for d in devices:
+            d.stop()
+        self.assertEqual([d.reconnects for d in devices], [0] * 15)
+        self.assertGreater(self.gateway.counter("refused.max_connections"), 0)
+
+    @unittest.skipUnless(LONG, "waits half a minute: ./test.sh --attacks")
+    def test_known_ones_that_idle_give_way_after_a_while(self):
+        self.start(mqtt="max_connections = 40")
+        self.newcomers.stop()
+        self.known(60)
+        for i in range(60):
+            self.keep(connected(self.gateway.port, f"evil-{i}", keep_alive=0))
+        device = Device(self.gateway, "new")
+        wait_for(lambda: len(device.acked) > 2, "a device that is new has a place", 60)
+        device.stop()
+        self.assertGreater(self.gateway.counter("refused.idle"), 0)
+
     def test_many_of_one_address_when_there_is_a_limit(self):
         self.start(mqtt="max_connections_per_address = 20")
         many = [self.keep(connected(self.gateway.port, f"evil-{i}")) for i in range(40)]

@@ -73,6 +73,18 @@ class Control(unittest.TestCase):
             other.socket.close()
             self.assertTrue(gateway.status()["running"])
 
+    def test_status_of_a_gateway_that_too_many_ask(self):
+        with Gateway() as gateway:
+            peers = [Peer(gateway) for _ in range(100)]
+            for p in peers:
+                p.ask(b'{"do":"status"}')
+            self.assertTrue(gateway.status()["running"])
+            text = gateway.cli("status", check=0).stdout
+            self.assertIn("running, but it does not answer: 100 programs ask", text)
+            for p in peers:
+                p.socket.close()
+            wait_for(lambda: "running since" in gateway.cli("status").stdout, "it answers")
+
     def test_many_requests_in_one_piece_are_each_answered(self):
         with Gateway() as gateway:
             peer = Peer(gateway)

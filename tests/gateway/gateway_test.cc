@@ -199,7 +199,10 @@ TEST(Plan, TheQuarantineIsAlwaysThere) {
   const Plan plan = make_plan(loaded.config, loaded.problems);
   ASSERT_EQ(plan.topics.size(), 1U);
   EXPECT_EQ(plan.topics[0].name, kQuarantineTopic);
-  EXPECT_GT(plan.topics[0].retention_bytes, 0);
+  EXPECT_EQ(plan.topics[0].retention_bytes, 64 << 20);
+  auto small = parse_config("[storage]\nbudget = \"64MiB\"\n", "x.toml");
+  EXPECT_EQ(make_plan(small.config, small.problems).topics[0].retention_bytes, 8 << 20)
+      << "strangers fill it, and nobody else pays";
 }
 
 }  // namespace

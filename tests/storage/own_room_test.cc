@@ -5,6 +5,7 @@
 #include "base/limits.h"
 #include "storage/engine.h"
 #include "storage/sessions.h"
+#include "storage/space.h"
 #include "tests/support.h"
 
 namespace wayside::test {
@@ -87,6 +88,26 @@ TEST_F(OwnRoomTest, ReadingsAreNotPaidForSessions) {
   EXPECT_TRUE(session("device", 3).present);
 }
 
+// A topic with a bound of its own pays for itself, though what others hold is older.
+TEST_F(OwnRoomTest, WhatIsOverItsBoundGoesBeforeWhatIsOlder) {
+  must(engine->ensure_topics(std::vector<TopicSpec>{
+      {"a", 1, 7 * kDay, kUnbounded, {}}, {"bounded", 1, 7 * kDay, 4 * kMiB, {}}}));
+  send(source("device", "t", 1), 500, 20'000);  // 10 MB of 24
+  const TpId bounded = engine->catalog().find("bounded")->partitions.at(0).tp;
+  int refused = 0;
+  for (int i = 0; i < 3000; ++i) {  // 60 MB, and no time for retention to act
+    if (!commit(*engine, {reading(bounded, "k", std::string(20'000, 'x'))})) {
+      ++refused;
+      must(engine->space().make_room());
+    }
+    must(engine->roll_full_segments());
+  }
+  EXPECT_LT(refused, 300);
+  EXPECT_EQ(number("SELECT log_start FROM _ws_partitions JOIN _ws_topics USING (topic_id)"
+                   " WHERE name = 'a'"),
+            0);
+}
+
 TEST_F(OwnRoomTest, OneAddressOpensSoManySessionsAndOthersStillCan) {
   int kept = 0;
   for (int i = 0; i < 600; ++i) {
@@ -140,6 +161,32 @@ TEST_F(OwnRoomTest, ASessionWhoseCloseFailedIsClosedLater) {
   EXPECT_EQ(number("SELECT count(*) FROM _ws_sessions WHERE disconnected_ms > 0"), 1);
   maintain(2 * kHour);
   EXPECT_EQ(number("SELECT session_id FROM _ws_sessions"), back.session_id);
+}
+
+// Each has stored a reading, so none is a stranger any more.
+TEST_F(OwnRoomTest, ClientsThatEachStoredAReadingDoNotKeepNewDevicesOut) {
+  const auto stored_one = [&](const std::string& id, std::uint64_t origin) {
+    send(source(id, "t", origin));
+    return session(id, origin);
+  };
+  (void)stored_one("old device", 1);
+  for (std::uint64_t i = 0; i < 70; ++i) {  // 7 KB each
+    (void)stored_one(std::to_string(i) + std::string(1000, 'x'), 10 + i);
+    clock.advance(10);
+  }
+  const auto open = session("holds one", 3, false);
+  must(commit(*engine, {AddQos2Id{open.session_id, 9}}));
+  must(commit(*engine, {CloseSession{open.session_id, 0xFFFFFFFF}}));
+  for (std::uint64_t i = 0; i < 25; ++i) {  // as many as there is room for names
+    const std::string id = "more " + std::to_string(i) + std::string(1000, 'x');
+    EXPECT_FALSE(stored_one(id, 100 + i).not_kept) << i;
+    clock.advance(10);
+  }
+  EXPECT_FALSE(stored_one("new device", 4).not_kept);
+  EXPECT_TRUE(session("new device", 4).present);
+  EXPECT_TRUE(session("old device", 1).present);
+  EXPECT_EQ(session("holds one", 3).qos2_ids, std::vector<std::uint16_t>{9});
+  EXPECT_LE(engine->sessions().bytes(), engine->sessions().bytes_most());
 }
 
 TEST_F(OwnRoomTest, ASessionWithAnIdentifierIsNeverEndedForOthers) {
