@@ -200,8 +200,8 @@ const auto kKeys = std::to_array<Key>({
    [](C& c, const V& v) { c.routes.back().when = v.text; }},
   {"route", "split", text, "\"\"", false, 0, 0, "",
    "A JSON pointer to an array of readings, or \".\" when the payload is the array: each element "
-   "is a record of its own, all of them are stored or none. Key and time are looked for in the "
-   "element, then in the payload.",
+   "(up to 5,000) is a record of its own, all of them are stored or none. Key and time are looked "
+   "for in the element, then in the payload.",
    [](C& c, const V& v) { c.routes.back().split = v.text; }},
   {"route", "value", text, "\"\"", false, 0, 0, "",
    "A JSON pointer: what stands there is stored, instead of the whole payload (or element).",

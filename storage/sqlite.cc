@@ -62,11 +62,13 @@ Error error_of(sqlite3* db, int rc, std::string_view doing) {
       break;
     case SQLITE_TOOBIG:
       code = ErrorCode::refused;
-      hint = "one value of it is too large";
+      hint = cat("one value of it is too large; it has up to ",
+                 format_bytes(limits::kQueryValueBytesMax));
       break;
     case SQLITE_NOMEM:
       code = ErrorCode::refused;
-      hint = "it needs more memory than it may have: ask for less, for example with LIMIT";
+      hint = cat("it needs more than the ", format_bytes(limits::kQueryHeapBytesMax),
+                 " of memory it may have: ask for less, for example with LIMIT");
       break;
     default:
       break;

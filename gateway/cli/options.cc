@@ -8,6 +8,8 @@
 namespace wayside {
 namespace {
 
+constexpr std::int64_t kYearMs = 365LL * 86'400'000;  // as good as for ever
+
 const std::map<std::string, Format> kFormats = {
     {"table", Format::table}, {"json", Format::json}, {"csv", Format::csv}, {"raw", Format::raw}};
 
@@ -158,7 +160,7 @@ void add_query(CLI::App& app, LogVerbs& v, int& code) {
   query->footer(
       "Example:\n  wayside query \"SELECT key, max(time), speed FROM truck_gps GROUP BY key\"");
   query->callback([&] {
-    v.query.timeout_ms = duration_of("--timeout", v.query_timeout);
+    v.query.timeout_ms = std::min(duration_of("--timeout", v.query_timeout), kYearMs);
     const auto bytes = parse_bytes(v.query_output);
     if (!bytes) throw CLI::ValidationError("--max-output", "write a size such as 16MiB");
     v.query.output_bytes = *bytes;
