@@ -6,6 +6,7 @@
 #include "base/limits.h"
 #include "base/text.h"
 #include "bridge/bridge.h"
+#include "storage/quarantine.h"
 
 namespace wayside {
 namespace {
@@ -217,26 +218,15 @@ Status Bridge::quarantine(LogReader& reader, const StoredRecord& r, const std::s
   const auto catalog = log_.catalog();
   const Topic* topic = catalog->find(r.tp);
   if (topic == nullptr) return {};  // deleted meanwhile, and its records with it
-  const Topic* held = catalog->find("quarantine");
+  const Topic* held = catalog->find(kQuarantineTopic);
   WS_ASSIGN(const auto source, reader.source(r.source));
   if (topic != held) {  // what is there already stays there
-    Append append;
-    append.tp = held->partitions.front().tp;
-    append.record.key = r.record.key;
-    append.record.value = r.record.value;
-    append.record.attributes = r.record.attributes & kCbor;
-    std::vector<Header> headers{{"reason", "refused_upstream"},
-                                {"detail", what},
-                                {"bridge", options_.name},
-                                {"topic", topic->name},
-                                {"partition", cat(catalog->partition_of(r.tp))},
-                                {"offset", cat(r.offset.value)}};
-    if (source) {
-      headers.emplace_back("mqtt.topic", source->mqtt_topic);
-      headers.emplace_back("mqtt.client_id", source->client_id);
-    }
-    append.record.headers = encode_headers(headers);
-    ops.emplace_back(std::move(append));
+    QuarantineNote note;
+    note.reason = kRefusedUpstream;
+    note.detail = what;
+    note.bridge = options_.name;
+    if (source) note.mqtt_topic = source->mqtt_topic, note.client_id = source->client_id;
+    ops.emplace_back(set_aside(*catalog, r, std::move(note)));
   }
   ops.emplace_back(Count{"quarantined.refused_upstream", 1});
   logger_.repeated(
@@ -319,7 +309,7 @@ Result<std::vector<Offset>> Bridge::held(LogReader& reader,
 Status Bridge::find_held(LogReader& reader) {
   held_.emplace();
   const auto catalog = log_.catalog();
-  const Topic* quarantine = catalog->find("quarantine");
+  const Topic* quarantine = catalog->find(kQuarantineTopic);
   const TpId tp = quarantine->partitions.front().tp;
   WS_ASSIGN(const auto settled, reader.settled());
   WS_ASSIGN(const auto marks, reader.marks(*quarantine));
@@ -327,22 +317,14 @@ Status Bridge::find_held(LogReader& reader) {
   while (from) {
     WS_ASSIGN(const auto page, reader.read(quarantine->chain, *from, {{tp}}, {}));
     for (const StoredRecord& r : page.records) {
-      const auto headers = decode_headers(r.record.headers);
-      if (!headers || settled.contains(r.offset.value)) continue;
-      std::map<std::string, std::string> of;
-      for (const auto& [name, value] : *headers) of[name] = value.value_or("");
-      if (of["reason"] != "refused_upstream" || of["bridge"] != options_.name) continue;
-      const Topic* topic = catalog->find(of["topic"]);
-      const auto partition = parse_int(of["partition"]), offset = parse_int(of["offset"]);
-      if (topic == nullptr || !partition || !offset || *partition < 0 ||
-          *partition >= static_cast<std::int64_t>(topic->partitions.size())) {
-        continue;
-      }
-      const TpId of_tp = topic->partitions[static_cast<std::size_t>(*partition)].tp;
-      const bool asked = std::any_of(again_.begin(), again_.end(), [&](const Resend& a) {
-        return a.tp == of_tp && a.from.value <= *offset && *offset < a.to.value;
+      if (settled.contains(r.offset.value)) continue;
+      const QuarantineNote note = note_of(r.record);
+      if (note.reason != kRefusedUpstream || note.bridge != options_.name) continue;
+      const auto of = partition_of(*catalog, note);
+      const bool asked = of && std::any_of(again_.begin(), again_.end(), [&](const Resend& a) {
+        return a.tp == *of && a.from.value <= note.offset && note.offset < a.to.value;
       });
-      if (asked) held_->emplace(std::pair(of_tp, Offset(*offset)), r.offset);
+      if (asked) held_->emplace(std::pair(*of, Offset(note.offset)), r.offset);
     }
     from = page.at_end ? std::nullopt : std::optional(page.next);
   }

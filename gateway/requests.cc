@@ -2,6 +2,7 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <array>
 #include <future>
 
 #include "base/limits.h"
@@ -23,32 +24,25 @@ std::string refusal_text(const Json& request, std::string_view name) {
   return printable(request.text(name).substr(0, limits::kRefusalTextBytesMax));
 }
 
-// The quarantined copy of a record, and its count. The record itself stays in its topic.
-void add_refusal(const StoredRecord& r, const Topic& topic, const Topic& quarantine,
-                 const std::string& group, const Json& request, std::vector<Op>& ops) {
-  std::vector<Header> headers{{"reason", "refused_by_program"},
-                              {"detail", refusal_text(request, "detail")},
-                              {"group", group},
-                              {"topic", topic.name},
-                              {"partition", cat(request.number("partition"))},
-                              {"offset", cat(r.offset.value)}};
+// What is noted of a record that a program refuses; the record's own headers stay.
+QuarantineNote refusal_of(const StoredRecord& r, const std::string& group, const Json& request) {
+  QuarantineNote note;
+  note.reason = kRefusedByProgram;
+  note.detail = refusal_text(request, "detail");
+  note.group = group;
   for (const char* name : {"exit", "stderr"}) {
-    if (auto text = refusal_text(request, name); !text.empty()) headers.emplace_back(name, text);
+    const std::string text = refusal_text(request, name);
+    if (!text.empty()) note.others.emplace_back(name, text);
   }
-  const auto own = decode_headers(r.record.headers);
+  constexpr std::array<std::string_view, 8> kOurs = {"reason",    "detail", "group", "topic",
+                                                     "partition", "offset", "exit",  "stderr"};
+  auto own = decode_headers(r.record.headers);
   for (std::size_t i = 0; own && i < own->size(); ++i) {
-    const bool taken = std::any_of(headers.begin(), headers.end(),
-                                   [&](const Header& h) { return h.first == (*own)[i].first; });
-    if (!taken) headers.push_back((*own)[i]);
+    if (std::find(kOurs.begin(), kOurs.end(), (*own)[i].first) == kOurs.end()) {
+      note.others.push_back(std::move((*own)[i]));
+    }
   }
-  Append append;
-  append.tp = quarantine.partitions.front().tp;
-  append.record.key = r.record.key;
-  append.record.value = r.record.value;
-  append.record.attributes = r.record.attributes & kCbor;
-  append.record.headers = encode_headers(headers);
-  ops.emplace_back(std::move(append));
-  ops.emplace_back(Count{"quarantined.refused_by_program", 1});
+  return note;
 }
 
 }  // namespace
@@ -240,7 +234,9 @@ void Gateway::on_refuse(PeerId peer, const Json& request) {
     const Topic* quarantine = catalog->find(kQuarantineTopic);
     // What expired meanwhile cannot be set aside, and what is in quarantine stays there.
     if (!page.records.empty() && topic != quarantine) {
-      add_refusal(page.records.front(), *topic, *quarantine, group, request, batch.ops);
+      const StoredRecord& r = page.records.front();
+      batch.ops.emplace_back(set_aside(*catalog, r, refusal_of(r, group, request)));
+      batch.ops.emplace_back(Count{"quarantined.refused_by_program", 1});
     }
     logger_.repeated(LogLevel::warning, cat("refused.", group),
                      cat("group ", printable(group), ": its program refuses ", topic->name, " ",

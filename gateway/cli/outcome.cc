@@ -10,17 +10,6 @@
 #include "storage/quarantine.h"
 
 namespace wayside {
-namespace {
-
-std::string header_of(const std::vector<Header>& headers, std::string_view name) {
-  for (const auto& [key, value] : headers) {
-    if (key == name) return value.value_or("");
-  }
-  return "";
-}
-
-}  // namespace
-
 std::optional<QuarantineWatch> QuarantineWatch::begin(const std::string& config,
                                                       const HostPort& at) {
   const auto log = open_log(config);
@@ -51,16 +40,15 @@ Result<std::vector<QuarantineWatch::Reason>> QuarantineWatch::look(
   for (Seq next = *first;;) {
     WS_ASSIGN(const auto page, reader.read(topic->chain, next, {{tp}}, {}));
     for (const StoredRecord& r : page.records) {
-      WS_ASSIGN(const auto headers, decode_headers(r.record.headers));
-      if (!mine({header_of(headers, "mqtt.client_id"), header_of(headers, "mqtt.topic"),
+      const QuarantineNote note = note_of(r.record);
+      if (!mine({note.client_id, note.mqtt_topic,
                  r.record.value ? std::string_view(*r.record.value) : std::string_view()})) {
         continue;
       }
-      const std::string name = header_of(headers, "reason");
       auto it = std::find_if(reasons.begin(), reasons.end(),
-                             [&](const Reason& known) { return known.name == name; });
+                             [&](const Reason& known) { return known.name == note.reason; });
       if (it == reasons.end()) {
-        it = reasons.insert(reasons.end(), {name, header_of(headers, "detail"), 0});
+        it = reasons.insert(reasons.end(), {note.reason, note.detail, 0});
       }
       ++it->readings;
     }

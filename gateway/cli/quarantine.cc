@@ -17,31 +17,19 @@ constexpr std::size_t kOffsetsPerRequest = 500;
 // A quarantined reading and what is known of it.
 struct Held {
   StoredRecord record;
+  QuarantineNote note;
   std::string settled;  // how it was dealt with; empty: it waits
   bool on_its_way = false;  // a bridge sends it once more
   [[nodiscard]] std::string state() const {
     return !settled.empty() ? settled : on_its_way ? "waiting, sent again" : "waiting";
   }
-  [[nodiscard]] std::string header(std::string_view name) const {
-    const auto headers = decode_headers(record.record.headers);
-    if (!headers) return "";
-    for (const auto& [key, value] : *headers) {
-      if (key == name) return value.value_or("");
-    }
-    return "";
-  }
 };
 
 bool is_on_its_way(const Catalog& catalog, const Held& held, const std::vector<Resend>& resends) {
-  if (resends.empty()) return false;
-  const std::string bridge = held.header("bridge");
-  const Topic* topic = catalog.find(held.header("topic"));
-  const auto partition = parse_int(held.header("partition"));
-  const auto offset = parse_int(held.header("offset"));
-  return topic != nullptr && std::any_of(resends.begin(), resends.end(), [&](const Resend& r) {
-           return r.bridge == bridge && catalog.find(r.tp) == topic && partition &&
-                  catalog.partition_of(r.tp) == *partition && offset && r.from.value <= *offset &&
-                  *offset < r.to.value;
+  const auto tp = partition_of(catalog, held.note);
+  return tp && std::any_of(resends.begin(), resends.end(), [&](const Resend& r) {
+           return r.bridge == held.note.bridge && r.tp == *tp && r.from.value <= held.note.offset &&
+                  held.note.offset < r.to.value;
          });
 }
 
@@ -60,7 +48,8 @@ Status for_each(OpenedLog& log, Each each) {
     WS_ASSIGN(auto page, read_page(log, topic->chain, next, {{tp}}));
     for (StoredRecord& r : page.records) {
       const auto it = settled.find(r.offset.value);
-      Held held{std::move(r), it == settled.end() ? "" : it->second};
+      Held held{std::move(r), {}, it == settled.end() ? "" : it->second};
+      held.note = note_of(held.record.record);
       held.on_its_way = is_on_its_way(log.catalog, held, resends);
       each(std::move(held));
     }
@@ -99,16 +88,16 @@ Status list(const QuarantineArgs& args) {
       ++left_out;
     }
     const std::string value = h.record.record.value.value_or("");
-    const std::string client = h.header("mqtt.client_id"), topic = h.header("mqtt.topic");
-    const std::string bridge = h.header("bridge");
+    const QuarantineNote& note = h.note;
     rows.push_back({cat(h.record.offset.value), ago(h.record.append_ms, now),
-               cat(h.header("reason"), bridge.empty() ? "" : " of " + short_text(bridge, 24),
+               cat(note.reason, note.bridge.empty() ? "" : " of " + short_text(note.bridge, 24),
                    h.state() == "waiting" ? "" : cat(" (", h.state(), ")")),
-               short_text(!client.empty()              ? client
-                           : !h.header("group").empty() ? cat("group ", h.header("group"))
-                                                        : "-",
-                           24),
-               short_text(topic.empty() ? h.header("topic") : topic, 40), cat(value.size()),
+               short_text(!note.client_id.empty() ? note.client_id
+                          : !note.group.empty()   ? cat("group ", note.group)
+                                                  : "-",
+                          24),
+               short_text(note.mqtt_topic.empty() ? note.topic : note.mqtt_topic, 40),
+               cat(value.size()),
                short_text(value, 30)});
   }));
   if (args.json) return {};
@@ -161,9 +150,9 @@ Status show(const QuarantineArgs& args) {
       for (const auto& [key, value] : *headers) line(key, printable(value.value_or("")));
     }
     line("value", printable(h.record.record.value.value_or("")));
-    if (h.state() == "waiting" && h.header("group").empty()) {
+    if (h.state() == "waiting" && h.note.group.empty()) {
       std::printf("\n%s: wayside quarantine retry %lld\n",
-                  !h.header("bridge").empty() ? "once the upstream takes it, to send it there again"
+                  !h.note.bridge.empty() ? "once the upstream takes it, to send it there again"
                                               : "once a [[route]] takes it",
                   static_cast<long long>(h.record.offset.value));
     }

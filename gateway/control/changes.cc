@@ -319,11 +319,10 @@ class Request {
       if (!page) break;
       for (const StoredRecord& r : page->records) {
         if (offsets.erase(r.offset.value) == 0) continue;
-        const bool refused = header_of(r, "reason") == "refused_upstream";
-        const std::string bridge = retry && refused ? header_of(r, "bridge") : "";
-        if (bridge.empty()) {
-          settle_one(ingest, r, retry, settling);
-        } else if (auto sent = send_again(reader, bridge, r, settling); !sent) {
+        const QuarantineNote note = note_of(r.record);
+        if (!retry || note.reason != kRefusedUpstream) {
+          settle_one(ingest, r, note, retry, settling);
+        } else if (auto sent = send_again(reader, note, r, settling); !sent) {
           settling->done(r.offset.value, "kept: " + sent.error().what);
         }
       }
@@ -336,13 +335,13 @@ class Request {
     return {};
   }
 
-  void settle_one(Ingest& ingest, const StoredRecord& r, bool retry,
+  void settle_one(Ingest& ingest, const StoredRecord& r, const QuarantineNote& note, bool retry,
                   const std::shared_ptr<Settling>& settling) {
     Batch batch;
     std::string result = "dropped";
     batch.ops.emplace_back(SettleQuarantined{r.offset, retry ? "retried" : "dropped"});
     if (retry) {
-      result = retry_one(ingest, r, batch.ops);
+      result = retry_one(ingest, r, note, batch.ops);
       if (batch.ops.size() == 1) return settling->done(r.offset.value, std::move(result));
     }
     batch.ops.emplace_back(Count{retry ? "quarantine.retried" : "quarantine.dropped", 1});
@@ -355,50 +354,39 @@ class Request {
     log_.submit(std::move(batch));
   }
 
-  static std::string header_of(const StoredRecord& r, std::string_view name) {
-    const auto headers = decode_headers(r.record.headers);
-    for (const auto& [key, value] : headers ? *headers : std::vector<Header>{}) {
-      if (key == name) return value.value_or("");
-    }
-    return "";
-  }
-
   // What the upstream refused goes to it once more, as it is in its topic; it is settled here when
   // the upstream has taken it.
-  Status send_again(LogReader& reader, const std::string& bridge, const StoredRecord& r,
+  Status send_again(LogReader& reader, const QuarantineNote& note, const StoredRecord& r,
                     const std::shared_ptr<Settling>& settling) {
     const auto catalog = log_.catalog();
-    const auto partition = parse_int(header_of(r, "partition"));
-    const auto offset = parse_int(header_of(r, "offset"));
-    const Topic* topic = catalog->find(header_of(r, "topic"));
-    if (topic == nullptr || !partition || !offset) {
-      return fail(ErrorCode::not_found, "its topic is not there any more");
-    }
-    if (!has_bridge(bridge)) {
+    const auto tp = wayside::partition_of(*catalog, note);
+    if (!tp) return fail(ErrorCode::not_found, "its topic is not there any more");
+    if (!has_bridge(note.bridge)) {
       return fail(ErrorCode::not_found,
-                  cat("there is no bridge '", printable(bridge), "' any more"));
+                  cat("there is no bridge '", printable(note.bridge), "' any more"));
     }
     WS_ASSIGN(const auto settled, reader.settled());
     if (settled.contains(r.offset.value)) {
       settling->done(r.offset.value, "settled before");
       return {};
     }
-    WS_ASSIGN(const TpId tp, partition_of(*topic, *partition));
-    WS_ASSIGN(const auto seq, reader.seq_of(topic->chain, tp, Offset(*offset)));
+    const ChainId chain = catalog->find(*tp)->chain;
+    WS_ASSIGN(const auto seq, reader.seq_of(chain, *tp, Offset(note.offset)));
     LogReader::Page page;
     if (seq) {
-      WS_ASSIGN(page, reader.read(topic->chain, *seq, {{tp}}, {1, SIZE_MAX}));
+      WS_ASSIGN(page, reader.read(chain, *seq, {{*tp}}, {1, SIZE_MAX}));
     }
-    if (page.records.empty() || page.records.front().offset.value != *offset) {
+    if (page.records.empty() || page.records.front().offset.value != note.offset) {
       return fail(ErrorCode::out_of_range,
-                  cat(topic->name, " ", *partition, ":", *offset,
+                  cat(note.topic, " ", note.partition, ":", note.offset,
                       " is not in the log any more; 'wayside quarantine export' has this copy"));
     }
     Batch batch;
     batch.flush_now = true;
-    batch.ops.emplace_back(Resend{bridge, tp, Offset(*offset), Offset(*offset + 1)});
-    batch.done = [settling, bridge, at = r.offset.value](Batch&, const Status& status) {
-      settling->done(at, status ? cat("goes to bridge ", bridge,
+    batch.ops.emplace_back(
+        Resend{note.bridge, *tp, Offset(note.offset), Offset(note.offset + 1)});
+    batch.done = [settling, bridge = note.bridge, at = r.offset](Batch&, const Status& status) {
+      settling->done(at.value, status ? cat("goes to bridge ", bridge,
                                       " again; it is dealt with when the upstream takes it")
                                 : "kept: " + status.error().what);
     };
@@ -406,38 +394,34 @@ class Request {
     return {};
   }
 
-  static std::string retry_one(Ingest& ingest, const StoredRecord& r, std::vector<Op>& ops) {
-    const std::string group = header_of(r, "group");
-    if (!group.empty()) {
-      const std::string offset = header_of(r, "offset");
-      const std::string place = cat(header_of(r, "topic"), " -p ", header_of(r, "partition"));
-      return cat("kept: the program of group ", group, " refused it; it is in ",
-                 header_of(r, "topic"), " ", header_of(r, "partition"), ":", offset,
-                 " too. Once the program is mended, it alone: wayside read ", place, " -o ", offset,
-                 " -n 1 --json | PROGRAM; or all from there on: wayside groups reset ", group, " ",
-                 place, " --to ", offset, " --execute. Then drop it");
+  static std::string retry_one(Ingest& ingest, const StoredRecord& r, const QuarantineNote& note,
+                               std::vector<Op>& ops) {
+    if (!note.group.empty()) {
+      const std::string place = cat(note.topic, " -p ", note.partition);
+      return cat("kept: the program of group ", note.group, " refused it; it is in ", note.topic,
+                 " ", note.partition, ":", note.offset,
+                 " too. Once the program is mended, it alone: wayside read ", place, " -o ",
+                 note.offset, " -n 1 --json | PROGRAM; or all from there on: wayside groups reset ",
+                 note.group, " ", place, " --to ", note.offset, " --execute. Then drop it");
     }
-    if (header_of(r, "reason") == "too_large") {
-      return cat("kept: it was too large (", header_of(r, "detail"),
+    if (note.reason == kTooLarge) {
+      return cat("kept: it was too large (", note.detail,
                  ") and only its beginning is here; drop it, and let the device send less");
     }
     // What MQTT 5 said about the reading is the reading's; the rest says why it is here.
     std::vector<Header> own;
-    const auto headers = decode_headers(r.record.headers);
-    for (const Header& h : headers ? *headers : std::vector<Header>{}) {
-      const bool here = h.first == "mqtt.topic" || h.first == "mqtt.client_id";
-      if (h.first.starts_with("mqtt.") && !here) own.push_back(h);
+    for (const Header& h : note.others) {
+      if (h.first.starts_with("mqtt.")) own.push_back(h);
     }
     const std::string encoded = encode_headers(own);
     std::vector<Op> made;
-    const auto outcome = ingest.make(
-        ingest.resolve(header_of(r, "mqtt.topic"), header_of(r, "mqtt.client_id")),
-        r.record.value.value_or(""), (r.record.attributes & kRetained) != 0, made,
-        {encoded, false});
+    const auto outcome = ingest.make(ingest.resolve(note.mqtt_topic, note.client_id),
+                                     r.record.value.value_or(""),
+                                     (r.record.attributes & kRetained) != 0, made,
+                                     {encoded, false});
     if (outcome.quarantined != nullptr) {
-      const auto still = decode_headers(std::get<Append>(made.front()).record.headers);
-      return cat("kept: ", outcome.quarantined,
-                 still ? cat(": ", (*still)[1].second.value_or("")) : std::string());
+      return cat("kept: ", outcome.quarantined, ": ",
+                 note_of(std::get<Append>(made.front()).record).detail);
     }
     for (Op& op : made) {
       Record& record = std::get<Append>(op).record;

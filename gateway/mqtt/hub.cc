@@ -166,21 +166,22 @@ std::string MqttHub::headers_of(std::string_view properties, Counts& of_readings
 
 void MqttHub::set_aside(const std::string& client_id, const TooLarge& r, std::vector<Op>& ops,
                         Counts& of_readings) {
-  std::vector<Header> headers = {{"reason", "too_large"},
-                                 {"detail", r.what},
-                                 {"mqtt.topic", std::string(r.topic)},
-                                 {"mqtt.client_id", client_id},
-                                 {"mqtt.topic_bytes", cat(r.topic_bytes)},
-                                 {"mqtt.payload_bytes", cat(r.payload_bytes)}};
+  QuarantineNote note;
+  note.reason = kTooLarge;
+  note.detail = r.what;
+  note.mqtt_topic = r.topic;
+  note.client_id = client_id;
+  note.others = {{"mqtt.topic_bytes", cat(r.topic_bytes)},
+                 {"mqtt.payload_bytes", cat(r.payload_bytes)}};
   if (auto own = decode_headers(headers_of(r.properties, of_readings))) {
-    for (Header& h : *own) headers.push_back(std::move(h));
+    for (Header& h : *own) note.others.push_back(std::move(h));
   }
   if (r.properties_dropped) {
-    headers.emplace_back("mqtt.headers_dropped", "all");
+    note.others.emplace_back("mqtt.headers_dropped", "all");
     ++of_readings["dropped.headers"];
   }
   ingest->set_aside(std::make_shared<Source>(Source{client_id, std::string(r.topic)}), r.payload,
-                    std::move(headers), ops);
+                    std::move(note), ops);
   ++of_readings["quarantined.too_large"];
 }
 

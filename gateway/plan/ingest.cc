@@ -228,25 +228,23 @@ std::optional<Ingest::Failure> Ingest::append(const Candidate& candidate, Part&&
 
 void Ingest::quarantine(const Resolved& resolved, std::string_view payload, const Failure& failure,
                         const Extra& extra, std::vector<Op>& ops) const {
-  std::vector<Header> headers = {{"reason", failure.name},
-                                 {"detail", failure.reason},
-                                 {"mqtt.topic", resolved.source->mqtt_topic},
-                                 {"mqtt.client_id", resolved.source->client_id}};
-  if (auto own = decode_headers(extra.headers)) {
-    headers.insert(headers.end(), std::make_move_iterator(own->begin()),
-                   std::make_move_iterator(own->end()));
-  }
-  set_aside(resolved.source, payload, std::move(headers), ops);
+  QuarantineNote note;
+  note.reason = failure.name;
+  note.detail = failure.reason;
+  note.mqtt_topic = resolved.source->mqtt_topic;
+  note.client_id = resolved.source->client_id;
+  if (auto own = decode_headers(extra.headers)) note.others = std::move(*own);
+  set_aside(resolved.source, payload, std::move(note), ops);
 }
 
 void Ingest::set_aside(const std::shared_ptr<Source>& source, std::string_view payload_beginning,
-                       std::vector<Header> headers, std::vector<Op>& ops) const {
+                       QuarantineNote note, std::vector<Op>& ops) const {
   Append made;
   made.tp = quarantine_;
   made.source = source;
   made.record.key = source->client_id;
   made.record.value = std::string(payload_beginning);
-  made.record.headers = encode_headers(headers);
+  made.record.headers = encode_note(std::move(note));
   ops.emplace_back(std::move(made));
 }
 

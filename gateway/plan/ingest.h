@@ -14,6 +14,7 @@
 #include "devices/route.h"
 #include "storage/batch.h"
 #include "storage/catalog.h"
+#include "storage/quarantine.h"
 
 namespace wayside {
 
@@ -66,7 +67,7 @@ class Ingest {
   }
   // Adds the record, in quarantine, of a message that cannot be taken whole.
   void set_aside(const std::shared_ptr<Source>& source, std::string_view payload_beginning,
-                 std::vector<Header> headers, std::vector<Op>& ops) const;
+                 QuarantineNote note, std::vector<Op>& ops) const;
 
  private:
   struct Failure {
