@@ -222,6 +222,13 @@ class Stream {
     if (draining_ && (left == 0 || (drain_until_ms_ != 0 && now >= drain_until_ms_))) {
       return finish(drain_reason_);
     }
+    if (left == 0 && !out_.empty() && now - std::max(word_ms_, taken_ms_) >= args_.timeout_ms) {
+      result_ = fail(ErrorCode::timeout, cat("the program said nothing for ",
+                                             format_duration(args_.timeout_ms),
+                                             ", and took nothing of what it was told"),
+                     "--timeout bounds this");
+      return finish(result_.error().what);
+    }
     if (left == 0) return;
     if (now - word_ms_ >= args_.timeout_ms) {
       result_ = fail(ErrorCode::timeout, cat("the program said nothing for ",
@@ -237,7 +244,9 @@ class Stream {
   }
 
   void send(const std::string& text) {
-    if (!broken_) out_ += text + "\n";
+    if (broken_) return;
+    if (out_.empty()) taken_ms_ = clock_.steady_ms();
+    out_ += text + "\n";
   }
 
   // Waits at most so long until the program says something or takes something.
@@ -263,7 +272,9 @@ class Stream {
       broken_ms_ = clock_.steady_ms();
       out_.clear();
     }
-    if (n > 0) out_.erase(0, static_cast<std::size_t>(n));
+    if (n <= 0) return;
+    taken_ms_ = clock_.steady_ms();
+    out_.erase(0, static_cast<std::size_t>(n));
   }
 
   void read_some() {
@@ -343,6 +354,7 @@ class Stream {
   Status result_;
   std::int64_t batch_ = 0, given_ = 0;
   std::int64_t word_ms_ = 0, pinged_ms_ = 0;  // steady; the program's last word, our last ping
+  std::int64_t taken_ms_ = 0;                 // steady; when it last took something that waited
   std::int64_t broken_ms_ = 0;                // steady; it does not take what we say any more
   std::int64_t drain_until_ms_ = 0;           // steady; 0: as long as it takes
   std::string drain_reason_;
