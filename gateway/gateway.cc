@@ -14,6 +14,7 @@
 #include "base/version.h"
 #include "bridge/http_sink.h"
 #include "gateway/cli/cli.h"
+#include "gateway/control/answer.h"
 #include "gateway/control/bridge_change.h"
 #include "gateway/mqtt/strangers.h"
 #include "gateway/plan/warnings.h"

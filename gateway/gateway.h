@@ -17,7 +17,7 @@
 #include "base/mutex.h"
 #include "bridge/bridge.h"
 #include "gateway/control/changes.h"
-#include "gateway/control/socket.h"
+#include "gateway/control/socket_server.h"
 #include "gateway/http/metrics.h"
 #include "gateway/http/server.h"
 #include "gateway/mqtt/listener.h"

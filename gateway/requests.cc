@@ -8,6 +8,7 @@
 #include "base/limits.h"
 #include "base/text.h"
 #include "base/version.h"
+#include "gateway/control/answer.h"
 #include "gateway/gateway.h"
 #include "storage/quarantine.h"
 

@@ -5,7 +5,7 @@
 #include "gateway/cli/verbs.h"
 #include "gateway/control/bridge_change.h"
 #include "gateway/control/changes.h"
-#include "gateway/control/socket.h"
+#include "gateway/control/socket_client.h"
 #include "storage/account.h"
 #include "storage/bridge_ops.h"
 

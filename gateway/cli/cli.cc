@@ -10,7 +10,7 @@
 #include "base/file.h"
 #include "base/limits.h"
 #include "base/text.h"
-#include "gateway/control/socket.h"
+#include "gateway/control/socket_client.h"
 
 namespace wayside {
 

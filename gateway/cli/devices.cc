@@ -12,7 +12,7 @@
 #include "base/clock.h"
 #include "base/text.h"
 #include "gateway/cli/verbs.h"
-#include "gateway/control/socket.h"
+#include "gateway/control/socket_client.h"
 
 namespace wayside {
 namespace {

@@ -13,7 +13,7 @@
 #include <vector>
 
 #include "gateway/cli/verbs.h"
-#include "gateway/control/socket.h"
+#include "gateway/control/socket_client.h"
 
 namespace wayside {
 

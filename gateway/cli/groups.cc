@@ -8,7 +8,7 @@
 #include "gateway/cli/range.h"
 #include "gateway/cli/verbs.h"
 #include "gateway/control/changes.h"
-#include "gateway/control/socket.h"
+#include "gateway/control/socket_client.h"
 #include "storage/account.h"
 #include "storage/coordinator.h"
 

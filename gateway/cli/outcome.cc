@@ -6,7 +6,7 @@
 #include "base/address.h"
 #include "base/text.h"
 #include "gateway/cli/cli.h"
-#include "gateway/control/socket.h"
+#include "gateway/control/socket_client.h"
 #include "storage/quarantine.h"
 
 namespace wayside {

@@ -9,7 +9,7 @@
 #include "devices/paho_publisher.h"
 #include "gateway/cli/outcome.h"
 #include "gateway/cli/verbs.h"
-#include "gateway/control/socket.h"
+#include "gateway/control/socket_client.h"
 
 namespace wayside {
 namespace {

@@ -10,7 +10,7 @@
 #include "base/text.h"
 #include "gateway/cli/verbs.h"
 #include "gateway/control/bridge_change.h"
-#include "gateway/control/socket.h"
+#include "gateway/control/socket_client.h"
 #include "gateway/plan/ingest.h"
 #include "gateway/plan/warnings.h"
 #include "storage/account.h"

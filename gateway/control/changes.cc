@@ -10,7 +10,7 @@
 #include "base/limits.h"
 #include "base/text.h"
 #include "gateway/control/bridge_change.h"
-#include "gateway/control/socket.h"
+#include "gateway/control/socket_client.h"
 #include "gateway/plan/ingest.h"
 #include "storage/bridge_ops.h"
 #include "storage/coordinator.h"

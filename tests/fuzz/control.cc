@@ -8,7 +8,7 @@
 #include <fstream>
 
 #include "base/json.h"
-#include "gateway/control/socket.h"
+#include "gateway/control/socket_client.h"
 #include "gateway/gateway.h"
 #include "tests/fuzz/fuzz.h"
 

@@ -1,7 +1,7 @@
-// The control socket: a Unix socket in the runtime directory (or data_dir), over which the verbs
-// ask the running gateway: one JSON object a line each way. Access is the file's: mode 0660. What
+// The gateway's end of the control socket: a Unix socket in the runtime directory (or data_dir),
+// over which the verbs ask: one JSON object a line each way. Access is the file's: mode 0660. What
 // all peers make it hold is bounded; whoever holds most goes.
-// Thread: serve and the handler by one owner (main); answer and ControlClient from anywhere.
+// Thread: serve and the handler by one owner (main); answer and wake from any.
 #pragma once
 
 #include <cstdint>
@@ -14,8 +14,8 @@
 #include <vector>
 
 #include "base/file.h"
-#include "base/json.h"
 #include "base/mutex.h"
+#include "base/result.h"
 
 namespace wayside {
 
@@ -73,29 +73,5 @@ class ControlServer {
   Mutex mutex_;
   std::vector<std::pair<PeerId, std::string>> answers_ GUARDED_BY(mutex_);
 };
-
-class ControlClient {
- public:
-  // `unavailable` when no gateway runs on this data_dir.
-  [[nodiscard]] static Result<ControlClient> connect(const std::string& data_dir);
-  // Sends a request and waits for its answer. An answer {"error":…} is an error.
-  [[nodiscard]] Result<Json> ask(std::string_view request, std::int64_t timeout_ms = 60'000);
-  // The next line, as it is; `timeout`, or `unavailable` when the gateway is gone.
-  [[nodiscard]] Result<std::string> line(std::int64_t timeout_ms);
-  [[nodiscard]] Status send(std::string_view request);
-  [[nodiscard]] int fd() const { return fd_.get(); }  // to wait on, beside others
-
- private:
-  UniqueFd fd_;
-  std::string in_;
-};
-
-[[nodiscard]] std::string control_path(const std::string& data_dir);
-// The answer to one request; `unavailable` when no gateway runs on this data_dir.
-[[nodiscard]] Result<Json> ask_gateway(const std::string& data_dir, std::string_view request);
-// What came as an answer: an error when it is one.
-[[nodiscard]] Result<Json> parse_answer(std::string_view text);
-// Errors as they travel: {"error":"what","hint":"…","code":n}.
-[[nodiscard]] std::string error_json(const Error& error);
 
 }  // namespace wayside
