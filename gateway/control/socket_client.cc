@@ -86,9 +86,11 @@ Result<std::string> ControlClient::line(std::int64_t timeout_ms) {
 }
 
 Result<Json> ControlClient::ask(std::string_view request, std::int64_t timeout_ms) {
-  WS_TRY(send(request));
-  WS_ASSIGN(const std::string text, line(timeout_ms));
-  return parse_answer(text);
+  const Status sent = send(request);
+  // Who is refused is told why before he has said anything.
+  const auto text = line(sent ? timeout_ms : 1000);
+  if (text) return parse_answer(*text);
+  return tl::unexpected<Error>(sent ? text.error() : sent.error());
 }
 
 Result<Json> ask_gateway(const std::string& data_dir, std::string_view request) {

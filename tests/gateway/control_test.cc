@@ -85,6 +85,16 @@ TEST_F(ControlTest, ARequestThatIsTooLargeEndsItsOwnPeerOnly) {
   EXPECT_EQ(must(other.ask(R"({"n":1})")).number("n"), 1);
 }
 
+TEST_F(ControlTest, WhoIsOneTooManyIsToldSo) {
+  std::vector<ControlClient> clients;
+  for (std::size_t i = 0; i < limits::kControlPeersMax; ++i) clients.push_back(client());
+  for (int i = 0; i < 50; ++i) {
+    const auto refused = ControlClient::connect(dir_.path());
+    ASSERT_FALSE(refused);
+    EXPECT_EQ(refused.error().code, ErrorCode::refused) << refused.error().text();
+  }
+}
+
 TEST_F(ControlTest, AGatewayThatGoesIsUnavailable) {
   ControlClient c = client();
   TearDown();
