@@ -9,8 +9,8 @@
 #include "base/clock.h"
 #include "base/text.h"
 #include "bench/common.h"
-#include "storage/engine.h"
-#include "storage/sqlite.h"
+#include "storage/engine/engine.h"
+#include "storage/sqlite/sqlite.h"
 
 namespace {
 

@@ -9,7 +9,7 @@
 #include "base/clock.h"
 #include "base/text.h"
 #include "bench/common.h"
-#include "storage/engine.h"
+#include "storage/engine/engine.h"
 #include "storage/reader.h"
 
 namespace wayside::bench {

@@ -8,7 +8,7 @@
 #include "bridge/sink.h"
 #include "storage/batch.h"
 #include "storage/catalog.h"
-#include "storage/schema.h"
+#include "storage/sqlite/schema.h"
 
 namespace wayside {
 

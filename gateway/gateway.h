@@ -25,7 +25,7 @@
 #include "gateway/plan/plan.h"
 #include "storage/coordinator.h"
 #include "storage/log.h"
-#include "storage/salvager.h"
+#include "storage/recovery/salvager.h"
 
 namespace wayside {
 

@@ -12,7 +12,7 @@
 #include <vector>
 
 #include "base/ids.h"
-#include "storage/sqlite.h"
+#include "storage/sqlite/sqlite.h"
 
 namespace wayside {
 

@@ -6,10 +6,10 @@
 
 #include "base/limits.h"
 #include "base/text.h"
-#include "storage/recovery.h"
-#include "storage/rescue.h"
-#include "storage/sessions.h"
-#include "storage/space.h"
+#include "storage/engine/sessions.h"
+#include "storage/engine/space.h"
+#include "storage/recovery/recovery.h"
+#include "storage/recovery/rescue.h"
 
 namespace wayside {
 namespace {

@@ -19,7 +19,7 @@
 
 #include "base/mutex.h"
 #include "storage/batch.h"
-#include "storage/engine.h"
+#include "storage/engine/engine.h"
 
 namespace wayside {
 

@@ -1,9 +1,9 @@
 // Looking at a log from outside, and comparing it with what its sidecar knows.
 #include "base/file.h"
 #include "base/text.h"
-#include "storage/raw_file.h"
 #include "storage/reader.h"
-#include "storage/rescue.h"
+#include "storage/recovery/raw_file.h"
+#include "storage/recovery/rescue.h"
 
 namespace wayside {
 namespace {

@@ -17,8 +17,8 @@
 #include "storage/batch.h"
 #include "storage/catalog.h"
 #include "storage/marks.h"
-#include "storage/schema.h"
-#include "storage/sqlite.h"
+#include "storage/sqlite/schema.h"
+#include "storage/sqlite/sqlite.h"
 
 namespace wayside {
 

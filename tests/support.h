@@ -13,7 +13,7 @@
 #include "base/check.h"
 #include "base/clock.h"
 #include "base/log.h"
-#include "storage/engine.h"
+#include "storage/engine/engine.h"
 #include "storage/reader.h"
 
 namespace wayside::test {

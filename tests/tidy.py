@@ -22,8 +22,12 @@ FOLDERS = {  # folder: what it may include besides itself; the longest name that
                     "gateway/control"},
 }
 FOLDERS["gateway"] = set(FOLDERS)  # puts them together
+# What others still include of the inside of storage/.
+STORAGE_OPEN = {"storage/engine/engine.h", "storage/recovery/recovery.h",
+                "storage/recovery/rescue.h", "storage/recovery/salvager.h",
+                "storage/sqlite/schema.h"}
 CONFINED = {  # third-party header: the files that may include it
-    "sqlite3.h": {"storage/sqlite.cc", "tests/crash/fault_vfs.h"},
+    "sqlite3.h": {"storage/sqlite/sqlite.cc", "tests/crash/fault_vfs.h"},
     "spdlog/": {"base/log.cc"},
     "nlohmann/": {"base/json.cc", "devices/payload.cc"},
     "toml++/": {"config/load.cc"},
@@ -61,6 +65,9 @@ def check_source(path, text):
         bracket, header = found.groups()
         if bracket == '"' and folder is not None:
             target = folder_of(header) or os.path.dirname(header)
+            inner = re.match(r"storage/\w+/", header)
+            if inner and not path.startswith("storage/") and header not in STORAGE_OPEN:
+                problem(path, n, f"of storage/ only the headers at its root, not {header}")
             if target != folder and target not in FOLDERS[folder]:
                 problem(path, n, f"{folder}/ may not include {target}/")
         for prefix, allowed in CONFINED.items():
@@ -96,7 +103,7 @@ def check_write_path():
 
 def check_tables():
     """docs/FORMAT.md describes every table of the schema."""
-    with open("storage/schema.cc", encoding="utf-8") as f:
+    with open("storage/sqlite/schema.cc", encoding="utf-8") as f:
         tables = re.findall(r"CREATE (?:TABLE|VIEW) \"?(\w+)", f.read())
     with open("docs/FORMAT.md", encoding="utf-8") as f:
         page = f.read()

@@ -4,9 +4,9 @@
 #include "base/file.h"
 #include "base/text.h"
 #include "gateway/cli/verbs.h"
-#include "storage/recovery.h"
-#include "storage/rescue.h"
-#include "storage/salvager.h"
+#include "storage/recovery/recovery.h"
+#include "storage/recovery/rescue.h"
+#include "storage/recovery/salvager.h"
 
 namespace wayside {
 namespace {

@@ -16,7 +16,7 @@
 #include "storage/coordinator.h"
 #include "storage/quarantine.h"
 #include "storage/reader.h"
-#include "storage/recovery.h"
+#include "storage/recovery/recovery.h"
 
 namespace wayside {
 namespace {

@@ -9,10 +9,10 @@
 #include <vector>
 
 #include "base/limits.h"
+#include "storage/engine/space.h"
 #include "storage/log.h"
-#include "storage/recovery.h"
-#include "storage/salvager.h"
-#include "storage/space.h"
+#include "storage/recovery/recovery.h"
+#include "storage/recovery/salvager.h"
 #include "tests/crash/fault_vfs.h"
 #include "tests/support.h"
 

@@ -1,6 +1,6 @@
 // A log whose database and WAL are damaged anywhere: every record of a page that was not touched is
 // found, what is found has its right checksum, and the WAL's whole beginning is seen as whole.
-#include "storage/raw_file.h"
+#include "storage/recovery/raw_file.h"
 
 #include <fcntl.h>
 #include <unistd.h>
@@ -10,7 +10,7 @@
 #include <set>
 
 #include "base/file.h"
-#include "storage/engine.h"
+#include "storage/engine/engine.h"
 #include "tests/fuzz/fuzz.h"
 
 using namespace wayside;

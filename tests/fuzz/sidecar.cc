@@ -1,6 +1,6 @@
 // The sidecar's line: any bytes are one or are refused; behind a right checksum any JSON is; and
 // what was understood is written and understood again.
-#include "storage/sidecar.h"
+#include "storage/recovery/sidecar.h"
 
 #include "base/checksum.h"
 #include "tests/fuzz/fuzz.h"

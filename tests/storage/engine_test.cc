@@ -1,12 +1,12 @@
-#include "storage/engine.h"
+#include "storage/engine/engine.h"
 
 #include <set>
 
 #include "base/file.h"
 #include "base/limits.h"
+#include "storage/engine/space.h"
 #include "storage/place.h"
-#include "storage/recovery.h"
-#include "storage/space.h"
+#include "storage/recovery/recovery.h"
 #include "tests/crash/fault_vfs.h"
 #include "tests/support.h"
 

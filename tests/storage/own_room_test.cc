@@ -3,9 +3,9 @@
 #include <algorithm>
 
 #include "base/limits.h"
-#include "storage/engine.h"
-#include "storage/sessions.h"
-#include "storage/space.h"
+#include "storage/engine/engine.h"
+#include "storage/engine/sessions.h"
+#include "storage/engine/space.h"
 #include "tests/support.h"
 
 namespace wayside::test {

@@ -8,8 +8,8 @@
 #include "base/file.h"
 #include "base/limits.h"
 #include "storage/log.h"
-#include "storage/recovery.h"
-#include "storage/salvager.h"
+#include "storage/recovery/recovery.h"
+#include "storage/recovery/salvager.h"
 #include "tests/support.h"
 
 namespace wayside::test {

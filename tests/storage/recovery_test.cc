@@ -2,8 +2,8 @@
 // opens, takes readings, offsets never go back, and what can be read comes back.
 #include <algorithm>
 
-#include "storage/raw_file.h"
-#include "storage/rescue.h"
+#include "storage/recovery/raw_file.h"
+#include "storage/recovery/rescue.h"
 #include "tests/storage/recovery_fixture.h"
 
 namespace wayside::test {

@@ -1,6 +1,6 @@
 // Opening the database and committing to it. Segments and retention are in segments.cc, topics in
 // topics.cc, MQTT sessions in sessions.cc, views in views.cc.
-#include "storage/engine.h"
+#include "storage/engine/engine.h"
 
 #include <unistd.h>
 
@@ -10,14 +10,14 @@
 #include "base/file.h"
 #include "base/limits.h"
 #include "base/text.h"
-#include "storage/recovery.h"
-#include "storage/rescue.h"
-#include "storage/sessions.h"
+#include "storage/engine/sessions.h"
+#include "storage/engine/sources.h"
+#include "storage/engine/space.h"
+#include "storage/engine/transaction.h"
+#include "storage/engine/views.h"
+#include "storage/recovery/recovery.h"
+#include "storage/recovery/rescue.h"
 #include "storage/snapshot.h"
-#include "storage/sources.h"
-#include "storage/space.h"
-#include "storage/transaction.h"
-#include "storage/views.h"
 
 namespace wayside {
 namespace {

@@ -5,12 +5,12 @@
 #include "base/file.h"
 #include "base/limits.h"
 #include "base/text.h"
-#include "storage/recovery.h"
-#include "storage/sessions.h"
-#include "storage/sources.h"
-#include "storage/space.h"
-#include "storage/transaction.h"
-#include "storage/views.h"
+#include "storage/engine/sessions.h"
+#include "storage/engine/sources.h"
+#include "storage/engine/space.h"
+#include "storage/engine/transaction.h"
+#include "storage/engine/views.h"
+#include "storage/recovery/recovery.h"
 
 namespace wayside {
 namespace {

@@ -1,4 +1,4 @@
-#include "storage/raw_file.h"
+#include "storage/recovery/raw_file.h"
 
 #include <fcntl.h>
 #include <unistd.h>

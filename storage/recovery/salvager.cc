@@ -1,15 +1,15 @@
-#include "storage/salvager.h"
+#include "storage/recovery/salvager.h"
 
 #include <algorithm>
 #include <future>
 
 #include "base/file.h"
 #include "base/text.h"
+#include "storage/engine/space.h"
 #include "storage/quarantine.h"
-#include "storage/raw_file.h"
 #include "storage/reader.h"
-#include "storage/recovery.h"
-#include "storage/space.h"
+#include "storage/recovery/raw_file.h"
+#include "storage/recovery/recovery.h"
 
 namespace wayside {
 namespace {

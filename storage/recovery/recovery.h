@@ -9,9 +9,9 @@
 #include <vector>
 
 #include "base/ids.h"
-#include "storage/engine_state.h"
+#include "storage/engine/state.h"
 #include "storage/record.h"
-#include "storage/rescue.h"
+#include "storage/recovery/rescue.h"
 
 namespace wayside {
 
@@ -41,7 +41,7 @@ class Recovery {
   [[nodiscard]] const Status& sidecar_status() const { return sidecar_status_; }
   void end_sidecar() { ended_ = true; }  // what is in memory is not sure any more
 
-  // --- salvage; see storage/salvager.h ---
+  // --- salvage; see storage/recovery/salvager.h ---
   // Starts anew with all files that wait: what an earlier try had brought is gone.
   [[nodiscard]] Status begin_salvage(std::int64_t all_bytes);
   // The file that the next records are of.

@@ -6,10 +6,10 @@
 
 #include "base/limits.h"
 #include "base/text.h"
-#include "storage/raw_file.h"
-#include "storage/rescue.h"
-#include "storage/schema.h"
-#include "storage/sqlite.h"
+#include "storage/recovery/raw_file.h"
+#include "storage/recovery/rescue.h"
+#include "storage/sqlite/schema.h"
+#include "storage/sqlite/sqlite.h"
 
 namespace wayside {
 namespace {

@@ -1,11 +1,11 @@
-#include "storage/sessions.h"
+#include "storage/engine/sessions.h"
 
 #include <algorithm>
 
 #include "base/limits.h"
 #include "base/text.h"
-#include "storage/space.h"
-#include "storage/transaction.h"
+#include "storage/engine/space.h"
+#include "storage/engine/transaction.h"
 
 namespace wayside {
 namespace {

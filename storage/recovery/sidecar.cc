@@ -1,4 +1,4 @@
-#include "storage/sidecar.h"
+#include "storage/recovery/sidecar.h"
 
 #include <cstdio>
 #include <functional>

@@ -1,13 +1,13 @@
-#include "storage/recovery.h"
+#include "storage/recovery/recovery.h"
 
 #include <algorithm>
 
 #include "base/file.h"
 #include "base/limits.h"
 #include "base/text.h"
-#include "storage/raw_file.h"
-#include "storage/space.h"
-#include "storage/transaction.h"
+#include "storage/engine/space.h"
+#include "storage/engine/transaction.h"
+#include "storage/recovery/raw_file.h"
 
 namespace wayside {
 namespace {

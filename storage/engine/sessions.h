@@ -11,8 +11,8 @@
 #include <vector>
 
 #include "storage/batch.h"
-#include "storage/share.h"
-#include "storage/sqlite.h"
+#include "storage/engine/share.h"
+#include "storage/sqlite/sqlite.h"
 
 namespace wayside {
 

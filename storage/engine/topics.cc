@@ -3,9 +3,9 @@
 
 #include "base/limits.h"
 #include "base/text.h"
-#include "storage/recovery.h"
-#include "storage/space.h"
-#include "storage/transaction.h"
+#include "storage/engine/space.h"
+#include "storage/engine/transaction.h"
+#include "storage/recovery/recovery.h"
 
 namespace wayside {
 

@@ -1,4 +1,4 @@
-#include "storage/views.h"
+#include "storage/engine/views.h"
 
 #include <strings.h>
 
@@ -9,9 +9,9 @@
 #include "base/json.h"
 #include "base/limits.h"
 #include "base/text.h"
+#include "storage/engine/transaction.h"
 #include "storage/reader.h"
-#include "storage/schema.h"
-#include "storage/transaction.h"
+#include "storage/sqlite/schema.h"
 
 namespace wayside {
 namespace {

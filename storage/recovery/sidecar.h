@@ -15,7 +15,7 @@
 #include "storage/batch.h"
 #include "storage/catalog.h"
 #include "storage/place.h"
-#include "storage/schema.h"
+#include "storage/sqlite/schema.h"
 
 namespace wayside {
 

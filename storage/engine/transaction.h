@@ -1,8 +1,8 @@
 // Transactions, for the files that make up the engine. Thread: the writer's.
 #pragma once
 
-#include "storage/engine.h"
-#include "storage/space.h"
+#include "storage/engine/engine.h"
+#include "storage/engine/space.h"
 
 namespace wayside {
 

@@ -1,4 +1,4 @@
-#include "storage/space.h"
+#include "storage/engine/space.h"
 
 #include <unistd.h>
 
@@ -8,10 +8,10 @@
 #include "base/file.h"
 #include "base/limits.h"
 #include "base/text.h"
-#include "storage/engine.h"
-#include "storage/recovery.h"
-#include "storage/sessions.h"
-#include "storage/sources.h"
+#include "storage/engine/engine.h"
+#include "storage/engine/sessions.h"
+#include "storage/engine/sources.h"
+#include "storage/recovery/recovery.h"
 
 namespace wayside {
 namespace {

@@ -13,10 +13,10 @@
 #include "base/log.h"
 #include "storage/batch.h"
 #include "storage/catalog.h"
+#include "storage/engine/state.h"
 #include "storage/engine_options.h"
-#include "storage/engine_state.h"
-#include "storage/schema.h"
-#include "storage/sqlite.h"
+#include "storage/sqlite/schema.h"
+#include "storage/sqlite/sqlite.h"
 
 namespace wayside {
 

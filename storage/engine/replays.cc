@@ -1,6 +1,6 @@
 // What a broker sends again at each subscription because it had kept it (retained).
-#include "storage/engine.h"
-#include "storage/sources.h"
+#include "storage/engine/engine.h"
+#include "storage/engine/sources.h"
 
 namespace wayside {
 

@@ -5,7 +5,7 @@
 #include <string>
 
 #include "storage/catalog.h"
-#include "storage/sqlite.h"
+#include "storage/sqlite/sqlite.h"
 
 namespace wayside {
 

@@ -1,12 +1,12 @@
-#include "storage/sources.h"
+#include "storage/engine/sources.h"
 
 #include <algorithm>
 
 #include "base/check.h"
 #include "base/limits.h"
 #include "base/text.h"
-#include "storage/space.h"
-#include "storage/transaction.h"
+#include "storage/engine/space.h"
+#include "storage/engine/transaction.h"
 
 namespace wayside {
 namespace {

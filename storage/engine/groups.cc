@@ -3,7 +3,7 @@
 #include <algorithm>
 
 #include "base/text.h"
-#include "storage/transaction.h"
+#include "storage/engine/transaction.h"
 
 namespace wayside {
 

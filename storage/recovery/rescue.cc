@@ -1,4 +1,4 @@
-#include "storage/rescue.h"
+#include "storage/recovery/rescue.h"
 
 #include <dirent.h>
 #include <fcntl.h>
@@ -11,9 +11,9 @@
 #include "base/file.h"
 #include "base/limits.h"
 #include "base/text.h"
-#include "storage/raw_file.h"
 #include "storage/reader.h"
-#include "storage/sqlite.h"
+#include "storage/recovery/raw_file.h"
+#include "storage/sqlite/sqlite.h"
 
 namespace wayside {
 namespace {

@@ -8,7 +8,7 @@
 #include "base/ids.h"
 #include "base/limits.h"
 #include "storage/catalog.h"
-#include "storage/sqlite.h"
+#include "storage/sqlite/sqlite.h"
 
 namespace wayside::engine_state {
 

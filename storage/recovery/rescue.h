@@ -1,6 +1,6 @@
 // What is done for a log that is damaged, or has gone back: files are looked at before SQLite opens
 // them; a damaged database is set aside, and a fresh one made that goes on beyond every offset the
-// old one may have given. Records come back later, by storage/salvager.h.
+// old one may have given. Records come back later, by storage/recovery/salvager.h.
 // Decision: docs/decisions/0007. Thread: the opener's; the gateway's lock is held.
 #pragma once
 
@@ -11,7 +11,7 @@
 #include "base/log.h"
 #include "storage/engine_options.h"
 #include "storage/place.h"
-#include "storage/sidecar.h"
+#include "storage/recovery/sidecar.h"
 
 namespace wayside {
 
