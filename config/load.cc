@@ -10,7 +10,7 @@
 namespace wayside {
 namespace {
 
-constexpr std::ptrdiff_t kNestingMost = 1000;
+constexpr int kNestingMost = 1000;
 
 int line_of(const toml::node& node) {
   return static_cast<int>(node.source().begin.line);
@@ -204,10 +204,23 @@ class Loader {
 // line of a name that is nested deeper than any could be; 0: there is none.
 int line_nested_too_deep(std::string_view text) {
   int line = 0;
-  for (std::string_view l : split(text, '\n')) {
+  for (const std::string_view l : split(text, '\n')) {
     ++line;
-    const std::string_view name = l.substr(0, l.find('='));
-    if (std::count(name.begin(), name.end(), '.') > kNestingMost) return line;
+    char quote = 0;
+    int dots = 0;
+    for (const char c : l) {
+      if (quote != 0) {
+        if (c == quote) quote = 0;
+      } else if (c == '"' || c == '\'') {
+        quote = c;
+      } else if (c == '#') {
+        break;
+      } else if (c == '.') {
+        if (++dots > kNestingMost) return line;
+      } else if (c == '=' || c == ',' || c == '{' || c == '[') {
+        dots = 0;  // another name begins
+      }
+    }
   }
   return 0;
 }

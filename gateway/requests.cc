@@ -256,17 +256,23 @@ void Gateway::on_refuse(PeerId peer, const Json& request) {
 // A program found damage that the gateway has no reason to meet: it looks itself, and sets the file
 // aside.
 void Gateway::on_damaged(PeerId peer, const Json& request) {
-  const auto catalog = log_->catalog();
   const ChainId chain(static_cast<std::int32_t>(request.number("chain")));
   std::vector<TpId> tps;
-  for (const Topic& t : catalog->topics()) {
-    for (const Partition& p : t.partitions) {
-      if (t.chain == chain) tps.push_back(p.tp);
-    }
+  for (const Json& one : request.list("tps")) {
+    const auto* tp = std::get_if<std::int64_t>(&one.value);
+    if (tp != nullptr) tps.emplace_back(static_cast<std::int32_t>(*tp));
   }
+  // The very read that failed: with others it might end before the damage.
+  const ReadLimits most;
+  const auto bounded = [&](const char* name, std::size_t bound) {
+    return static_cast<std::size_t>(std::clamp<std::int64_t>(
+        request.number(name), 1, static_cast<std::int64_t>(bound)));
+  };
   auto reader = LogReader::open(log_->path());
-  const auto page = reader ? reader->read(chain, Seq(request.number("seq")), tps, {})
-                           : Result<LogReader::Page>(tl::unexpected<Error>(reader.error()));
+  const auto page =
+      reader ? reader->read(chain, Seq(request.number("seq")), tps,
+                            {bounded("records", 10 * most.records), bounded("bytes", most.bytes)})
+             : Result<LogReader::Page>(tl::unexpected<Error>(reader.error()));
   if (!page && page.error().damage) {
     log_->report_damage(page.error());
     return control_->answer(peer, "{\"ok\":true}");

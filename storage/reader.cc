@@ -111,7 +111,8 @@ Result<LogReader::Page> LogReader::read(ChainId chain, Seq from, std::span<const
         if (!row) return tl::unexpected<Error>(row.error());
         if (!*row) break;
         StoredRecord r = record_of(s);
-        if (limits.check && (r.seq < page.next || r.seq > last)) {  // a page in another's place
+        // A page in another's place. At once: who goes on behind it would not come upon it again.
+        if (limits.check && (r.seq < page.next || r.seq > last)) {
           return fail_damaged(cat("behind seq ", page.next.value - 1, " comes seq ", r.seq.value));
         }
         if (limits.check && record_crc(r.tp, r.offset, r.append_ms, r.record) != r.crc) {

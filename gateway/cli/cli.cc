@@ -139,9 +139,13 @@ Result<LogReader::Page> read_page(OpenedLog& log, ChainId chain, Seq from,
                                   std::span<const TpId> tps, const ReadLimits& limits) {
   auto page = log.reader.read(chain, from, tps, limits);
   if (page || !page.error().damage) return page;
-  const auto told =
-      ask_gateway(log.plan.config.data_dir, cat("{\"do\":\"damaged\",\"chain\":", chain.value,
-                                                ",\"seq\":", from.value, "}"));
+  std::string of;
+  for (const TpId tp : tps) of += cat(of.empty() ? "" : ",", tp.value);
+  const auto told = ask_gateway(
+      log.plan.config.data_dir,
+      cat("{\"do\":\"damaged\",\"chain\":", chain.value, ",\"seq\":", from.value, ",\"tps\":[", of,
+          "],\"records\":", limits.records,
+          ",\"bytes\":", std::min(limits.bytes, ReadLimits{}.bytes), "}"));
   if (told) {
     page.error().hint =
         "the gateway was told, and sets the damaged file aside: try again in a moment, and see "

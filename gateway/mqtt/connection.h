@@ -43,6 +43,8 @@ class MqttConnection : public std::enable_shared_from_this<MqttConnection> {
   [[nodiscard]] bool draining() const { return state_ == State::draining; }
   // A reading of it is stored, or on its way; its client had stored one before it connected.
   [[nodiscard]] bool has_sent() const { return stored_ || pending_bytes_ + batch_bytes_ > 0; }
+  // A reading of it waits for its commit, or it is we who do not read it.
+  [[nodiscard]] bool waits_for_us() const { return pending_bytes_ + batch_bytes_ > 0 || paused(); }
   [[nodiscard]] bool known_before() const { return known_before_; }
   [[nodiscard]] const Strangers::Held& held() const { return held_; }
   [[nodiscard]] std::int64_t last_packet_ms() const { return last_packet_ms_; }

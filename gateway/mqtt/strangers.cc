@@ -152,7 +152,7 @@ Strangers::Place Strangers::place_for(const MqttConnection* newcomer, bool devic
     ++placed;
     placed_unknown += c->known_before() ? 0 : 1;
     if (!c->known_before() && !c->has_sent() && silent == nullptr) silent = c.get();
-    if (c->last_reading_ms() > idle_before) continue;
+    if (c->last_reading_ms() > idle_before || c->waits_for_us()) continue;
     idle = longer(c.get(), idle);
     if (!c->known_before()) idle_unknown = longer(c.get(), idle_unknown);
   }

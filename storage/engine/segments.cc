@@ -286,13 +286,13 @@ bool Engine::time_is_steady() {
   return trusted && upkeep_.hold_ms == 0;
 }
 
-// At most one segment per chain and call.
 bool engine_state::Chain::is_over_its_bytes(std::int64_t open_bytes) const {
   std::int64_t bytes = open_bytes;
   for (std::size_t i = 1; i < closed.size(); ++i) bytes += closed[i].bytes;
   return retention_bytes != kUnbounded && !closed.empty() && bytes >= retention_bytes;
 }
 
+// At most one segment per chain and call.
 Result<bool> Engine::apply_retention(bool by_time) {
   bool dropped = false;
   const std::int64_t now = clock_.wall_ms();

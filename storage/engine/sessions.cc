@@ -140,9 +140,10 @@ Result<bool> Sessions::may_keep(const OpenSession& op) {
       });
       if (of_origin_.size() >= kOriginsMax) return false;
     }
-    if (!of_origin_[op.origin].take(limits::kNewSessionsOfAddress, limits::kNewSessionEveryMs,
-                                    now) ||
-        !all_.take(limits::kNewSessions, limits::kNewSessionEveryMs / 10, now)) {
+    Bucket& own = of_origin_[op.origin];
+    if (!own.take(limits::kNewSessionsOfAddress, limits::kNewSessionEveryMs, now)) return false;
+    if (!all_.take(limits::kNewSessions, limits::kNewSessionEveryMs / 10, now)) {
+      ++own.left;  // it is not the address that has had too many
       return false;
     }
     took_.push_back(op.origin);

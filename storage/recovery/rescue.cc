@@ -112,17 +112,26 @@ Relation compare_wal(const std::string& path, std::int64_t frames) {
   return has_records && next ? Relation::continues : Relation::unknown;
 }
 
-// Whether a program has the database open now: SQLite holds a lock on this byte of the -shm file
-// (unix-shm's "dead man switch"). Then the WAL is in use, and this database's.
-bool is_in_use(const std::string& path) {
-  constexpr off_t kDeadManSwitch = 128;
-  const UniqueFd fd(::open((path + "-shm").c_str(), O_RDONLY | O_CLOEXEC));
+// Who holds a lock on these bytes of a file; 0: nobody else. REQUIRES: this process has no
+// connection to the database, whose locks would go with the descriptor.
+pid_t lock_holder(const std::string& path, off_t from, off_t bytes) {
+  const UniqueFd fd(::open(path.c_str(), O_RDONLY | O_CLOEXEC));
   struct flock lock {};
   lock.l_type = F_WRLCK;
   lock.l_whence = SEEK_SET;
-  lock.l_start = kDeadManSwitch;
-  lock.l_len = 1;
-  return fd.valid() && ::fcntl(fd.get(), F_GETLK, &lock) == 0 && lock.l_type != F_UNLCK;
+  lock.l_start = from;
+  lock.l_len = bytes;
+  const bool held =
+      fd.valid() && ::fcntl(fd.get(), F_GETLK, &lock) == 0 && lock.l_type != F_UNLCK;
+  return held ? lock.l_pid : 0;
+}
+
+// Whether a program has this database open now, and its WAL: SQLite holds a lock on a byte of the
+// -shm file ("dead man switch"), and a shared one on the database (fileformat2.html, 1.3: locks).
+bool is_in_use(const std::string& path) {
+  constexpr off_t kDeadManSwitch = 128, kSharedFirst = 0x40000002, kSharedBytes = 510;
+  const pid_t pid = lock_holder(path + "-shm", kDeadManSwitch, 1);
+  return pid != 0 && lock_holder(path, kSharedFirst, kSharedBytes) != 0;
 }
 
 // Whether the WAL is not this database's. `noted`: the salt that it noted; none for a log that was
@@ -130,9 +139,9 @@ bool is_in_use(const std::string& path) {
 // torn without it, so that only two records of one seq are a proof.
 bool is_foreign(const std::string& path, const WalLook& wal, std::optional<std::int64_t> noted) {
   if (noted && wal.salt - static_cast<std::uint32_t>(*noted) <= kWalRestartsMost) return false;
-  if (is_in_use(path)) return false;
   const Relation relation = compare_wal(path, wal.frames);
-  return noted ? relation != Relation::continues : relation == Relation::contradicts;
+  if (relation == Relation::contradicts) return true;
+  return noted && relation != Relation::continues && !is_in_use(path);
 }
 
 // What stands where a file of ours belongs, and is none (a directory, a link), is renamed.

@@ -66,10 +66,11 @@ TEST(Load, ARetentionMayBeForever) {
 }
 
 TEST(Load, ANameOfManyPartsDoesNotEndTheProgram) {
-  for (const char* end : {"]", " = 1", ""}) {
+  for (const char* end : {"]", " = 1", "", " = 1 }"}) {
     std::string name = "a";
     for (int i = 0; i < 60'000; ++i) name += ".a";
-    const std::string line = cat(*end == ']' ? "[" : "", name, end);
+    const bool inside = std::string_view(end).ends_with('}');
+    const std::string line = cat(*end == ']' ? "[" : inside ? "x = { " : "", name, end);
     const auto loaded = parse_config(cat("data_dir = \"/tmp\"\n", line), "f.toml");
     ASSERT_EQ(loaded.problems.size(), 1U);
     EXPECT_EQ(loaded.problems.front().line, 2);

@@ -104,6 +104,23 @@ class Readers(unittest.TestCase):
         gateway, values = self.damaged(harm)
         self.check(gateway, values, gateway.cli("read", "raw", "--format", "raw"), 200)
 
+    def test_of_a_topic_that_shares_its_segments(self):
+        """The gateway does the very read that failed: another might end before the damage."""
+        topics = ONE + '[[topic]]\nname = "rare"\n[[route]]\nmqtt = "rare"\ntopic = "rare"\n' \
+            'payload = "raw"\n'
+        with Gateway(tail="[storage]\nsegment_rows = 5000", topics=topics) as gateway:
+            publish(gateway, [f"v{i}" for i in range(2000)])
+            publish(gateway, ["the rare one"], "rare")
+            publish(gateway, [f"v{i}" for i in range(2000, 5000)])
+            gateway.stop()
+            with open(path_of(gateway), "rb") as f:
+                at = f.read().index(b"the rare one")
+            overwrite(path_of(gateway), at, b"THE")
+            gateway.start()
+            self.assertIn("the gateway was told", gateway.cli("read", "rare", check=1).stderr)
+            wait_for(lambda: "salvaged from" in gateway.log(), "the salvage")
+            self.assertEqual(len(gateway.values("raw")), 5000)
+
     def test_a_group_goes_on(self):
         gateway, values = self.damaged(lambda path, at: other_value(path, at[1]))
         read = gateway.cli("read", "raw", "--group", "dash", "--format", "raw", "--timeout", "20s")
@@ -118,7 +135,8 @@ class Readers(unittest.TestCase):
         with Gateway(topics=ONE) as gateway:
             publish(gateway, ["v"])
             for seq in (0, 1, -1, 1 << 60):
-                answer = self.ask(gateway, {"do": "damaged", "chain": 1, "seq": seq})
+                answer = self.ask(gateway, {"do": "damaged", "chain": 1, "seq": seq, "tps": [1, 2],
+                                            "records": -1, "bytes": 1 << 62})
                 self.assertIn("nothing is damaged there", json.dumps(answer))
             publish(gateway, ["w"])
             self.assertNotIn("set aside", gateway.log())

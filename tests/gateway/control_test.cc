@@ -88,7 +88,9 @@ TEST_F(ControlTest, ARequestThatIsTooLargeEndsItsOwnPeerOnly) {
 TEST_F(ControlTest, WhoIsOneTooManyIsToldSo) {
   std::vector<ControlClient> clients;
   for (std::size_t i = 0; i < limits::kControlPeersMax; ++i) clients.push_back(client());
-  for (int i = 0; i < 50; ++i) {
+  for (int i = 0; i < 10; ++i) {
+    // Who has not asked for 5 s makes room for another.
+    for (ControlClient& c : clients) (void)must(c.ask(R"({"do":"x"})"));
     const auto refused = ControlClient::connect(dir_.path());
     ASSERT_FALSE(refused);
     EXPECT_EQ(refused.error().code, ErrorCode::refused) << refused.error().text();
