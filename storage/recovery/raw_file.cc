@@ -302,8 +302,12 @@ class Scanner {
 
 std::int64_t wal_salt(const std::string& path) {
   const UniqueFd fd(::open(path.c_str(), O_RDONLY | O_CLOEXEC));
+  return fd.valid() ? wal_salt(fd.get()) : -1;
+}
+
+std::int64_t wal_salt(int fd) {
   std::array<unsigned char, kWalHeader> header;
-  if (!fd.valid() || !read_at(fd.get(), header.data(), header.size(), 0)) return -1;
+  if (!read_at(fd, header.data(), header.size(), 0)) return -1;
   return (big_endian(header.data()) & ~1U) == kWalMagic ? big_endian(header.data() + 16) : -1;
 }
 

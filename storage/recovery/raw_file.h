@@ -29,6 +29,7 @@ struct WalLook {
                                   const std::function<void()>& progress = {});
 // Its first salt alone; -1: it has none.
 [[nodiscard]] std::int64_t wal_salt(const std::string& path);
+[[nodiscard]] std::int64_t wal_salt(int fd);
 // A WAL's first salt counts up by one each time it starts anew, from a random one.
 inline constexpr std::uint32_t kWalRestartsMost = 1U << 24;
 

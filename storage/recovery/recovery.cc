@@ -1,5 +1,7 @@
 #include "storage/recovery/recovery.h"
 
+#include <fcntl.h>
+
 #include <algorithm>
 
 #include "base/file.h"
@@ -201,7 +203,12 @@ Status Recovery::note_start() {
 }
 
 void Recovery::keep_note() {
-  const std::int64_t salt = wal_salt(engine_.options_.path + "-wal");
+  // Open, because this is asked at each commit; Engine::begin sees when it is another file.
+  if (!wal_.valid() || wal_inode_ != engine_.inodes_.wal) {
+    wal_ = UniqueFd(::open((engine_.options_.path + "-wal").c_str(), O_RDONLY | O_CLOEXEC));
+    wal_inode_ = engine_.inodes_.wal;
+  }
+  const std::int64_t salt = wal_.valid() ? wal_salt(wal_.get()) : -1;
   if (salt < 0 || static_cast<std::uint32_t>(salt - noted_) < kWalRestartsMost) return;
   // Another program emptied the WAL, and whoever wrote first then began it with a random number.
   if (auto noted = note_salt(); !noted) {

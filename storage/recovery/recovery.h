@@ -8,6 +8,7 @@
 #include <string>
 #include <vector>
 
+#include "base/file.h"
 #include "base/ids.h"
 #include "storage/engine/state.h"
 #include "storage/record.h"
@@ -107,6 +108,8 @@ class Recovery {
   bool stale_ = false, ended_ = false, must_check_ = false;
   bool strangers_ = false;  // a file has records of partitions that are not known
   std::int64_t noted_ = 0;  // salt of the WAL
+  UniqueFd wal_;
+  std::uint64_t wal_inode_ = 0;
 
   std::string file_;
   std::map<std::string, std::int64_t> salvaged_of_;  // by file
