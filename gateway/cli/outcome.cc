@@ -10,6 +10,7 @@
 #include "storage/quarantine.h"
 
 namespace wayside {
+
 std::optional<QuarantineWatch> QuarantineWatch::begin(const std::string& config,
                                                       const HostPort& at) {
   const auto log = open_log(config);

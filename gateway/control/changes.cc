@@ -386,9 +386,10 @@ class Request {
     batch.ops.emplace_back(
         Resend{note.bridge, *tp, Offset(note.offset), Offset(note.offset + 1)});
     batch.done = [settling, bridge = note.bridge, at = r.offset](Batch&, const Status& status) {
-      settling->done(at.value, status ? cat("goes to bridge ", bridge,
-                                      " again; it is dealt with when the upstream takes it")
-                                : "kept: " + status.error().what);
+      settling->done(at.value,
+                     status ? cat("goes to bridge ", bridge,
+                                  " again; it is dealt with when the upstream takes it")
+                            : "kept: " + status.error().what);
     };
     log_.submit(std::move(batch));
     return {};

@@ -112,26 +112,24 @@ Relation compare_wal(const std::string& path, std::int64_t frames) {
   return has_records && next ? Relation::continues : Relation::unknown;
 }
 
-// Who holds a lock on these bytes of a file; 0: nobody else. REQUIRES: this process has no
+// Whether another process holds a lock on these bytes of a file. REQUIRES: this process has no
 // connection to the database, whose locks would go with the descriptor.
-pid_t lock_holder(const std::string& path, off_t from, off_t bytes) {
+bool is_locked_by_another(const std::string& path, off_t from, off_t bytes) {
   const UniqueFd fd(::open(path.c_str(), O_RDONLY | O_CLOEXEC));
   struct flock lock {};
   lock.l_type = F_WRLCK;
   lock.l_whence = SEEK_SET;
   lock.l_start = from;
   lock.l_len = bytes;
-  const bool held =
-      fd.valid() && ::fcntl(fd.get(), F_GETLK, &lock) == 0 && lock.l_type != F_UNLCK;
-  return held ? lock.l_pid : 0;
+  return fd.valid() && ::fcntl(fd.get(), F_GETLK, &lock) == 0 && lock.l_type != F_UNLCK;
 }
 
 // Whether a program has this database open now, and its WAL: SQLite holds a lock on a byte of the
 // -shm file ("dead man switch"), and a shared one on the database (fileformat2.html, 1.3: locks).
 bool is_in_use(const std::string& path) {
   constexpr off_t kDeadManSwitch = 128, kSharedFirst = 0x40000002, kSharedBytes = 510;
-  const pid_t pid = lock_holder(path + "-shm", kDeadManSwitch, 1);
-  return pid != 0 && lock_holder(path, kSharedFirst, kSharedBytes) != 0;
+  return is_locked_by_another(path + "-shm", kDeadManSwitch, 1) &&
+         is_locked_by_another(path, kSharedFirst, kSharedBytes);
 }
 
 // Whether the WAL is not this database's. `noted`: the salt that it noted; none for a log that was
